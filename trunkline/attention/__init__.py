@@ -1,0 +1,1 @@
+"""Forest layout and attention kernels. Owns no weights and no loss."""

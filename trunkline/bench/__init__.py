@@ -1,0 +1,1 @@
+"""What `trunkline bench` runs. Nothing is built here yet."""

@@ -1,0 +1,1 @@
+"""Rounds of self-improvement. Nothing is built here yet."""

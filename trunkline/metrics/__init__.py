@@ -1,0 +1,1 @@
+"""Numbers out of a run: JSONL, console, process accounting. Owns no meaning of the numbers."""

@@ -1,0 +1,1 @@
+"""Decoder families, checkpoint IO, tokenizers. Owns no training and no sampling."""

@@ -1,0 +1,1 @@
+"""Windowed FIFO, groups, deadlines, journal. Owns no episode and no gradient."""

@@ -1,0 +1,1 @@
+"""The conductor, the processes, the recipe, the command line. The only room that wires the others."""

@@ -1,0 +1,264 @@
+"""What a run does to its policy: cold start, RL, and the control arms. Owns the loops; parts are handed in, ready.
+
+reinforce, the main loop (sampling goes on in the pool while a step is trained):
+
+    pool.run ── episodes ──► finished groups ──► window
+                                                   │ take P groups with gradient
+         ┌──────────── slots freed ◄── engine ◄── publish v+1 ◄── one optimiser step
+         ▼
+      new groups admitted
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trunkline.episodes.demonstrations import demonstrations_from_episodes, render_demonstrations
+from trunkline.evals.heldout import succeeded
+from trunkline.gateway.base import Renderer
+from trunkline.metrics.console import ProgressView
+from trunkline.metrics.jsonl import MetricsLog
+from trunkline.metrics.processes import ProcessMeter
+from trunkline.pool.pool import Pool, StepTake
+from trunkline.protocols import EpisodeSpec, Taskset
+from trunkline.run.directory import RunDirectory
+from trunkline.run.recipe import ColdStartConfig, Recipe
+from trunkline.run.wiring import RolloutSide
+from trunkline.trainer.client import TrainerClient
+from trunkline.trainer.config import OptimizerConfig
+from trunkline.trainer.samples import samples_from_groups
+from trunkline.types import Demonstration, Episode, PolicyVersion, StepStats
+
+_BATCHES_A_REQUEST = 16
+_TASKS_A_SEED = 10_000_000
+_DEMONSTRATION_TASKS = 5_000_000
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every stage works with."""
+
+    recipe: Recipe
+    """The resolved recipe."""
+    directory: RunDirectory
+    """Where to write."""
+    taskset: Taskset
+    """Where tasks come from."""
+    renderer: Renderer
+    """How conversations become tokens."""
+    trainer: TrainerClient
+    """The trainer's verbs."""
+    meter: ProcessMeter
+    """CPU seconds of all processes."""
+    metrics: MetricsLog
+    """metrics.jsonl."""
+    view: ProgressView
+    """Live progress."""
+
+
+class DemonstrationStream:
+    """An endless stream of demonstrations of one run; the cold start and further supervision draw from it in order."""
+
+    def __init__(self, bench: Bench, config: ColdStartConfig) -> None:
+        self._bench = bench
+        self._config = config
+        self._rng = random.Random(f"{bench.recipe.seed}/demonstrations")
+        self._next_task = bench.recipe.seed * _TASKS_A_SEED + _DEMONSTRATION_TASKS
+
+    def draw(self, num_batches: int) -> list[list[Demonstration]]:
+        """The next batches."""
+        size = self._config.batch_size
+        first = self._next_task
+        self._next_task += num_batches * size
+        demonstrations = render_demonstrations(
+            self._bench.renderer,
+            self._bench.taskset,
+            [self._bench.taskset.task("train", index) for index in range(first, self._next_task)],
+            self._rng,
+            decision_noise=self._config.decision_noise,
+            other_weight=self._config.other_weight,
+        )
+        return [demonstrations[i : i + size] for i in range(0, len(demonstrations), size)]
+
+
+async def supervise(bench: Bench, stream: DemonstrationStream, *, phase: str, steps: int, optimizer: OptimizerConfig) -> None:
+    """`steps` supervised steps on the stream under a fresh optimiser; batches are rendered while the trainer works."""
+    await bench.trainer.begin_phase("supervised", optimizer.for_steps(steps))
+    bench.view.start(phase, steps)
+    done = tokens = 0
+    started = time.monotonic()
+
+    def chunk_sizes() -> Iterator[int]:
+        for first in range(0, steps, _BATCHES_A_REQUEST):
+            yield min(_BATCHES_A_REQUEST, steps - first)
+
+    sizes = chunk_sizes()
+    batches = await asyncio.to_thread(stream.draw, next(sizes, 0))
+    while batches:
+        training = asyncio.create_task(bench.trainer.supervised_steps(batches))
+        batches = await asyncio.to_thread(stream.draw, next(sizes, 0))
+        stats = await training
+        done += len(stats)
+        tokens += sum(step.num_flat_tokens for step in stats)
+        bench.metrics.write("supervised", **_supervised_numbers(phase, stats))
+        bench.meter.sample_rss()
+        bench.view.advance(done, loss=stats[-1].loss, tokens_per_s=tokens / (time.monotonic() - started))
+    bench.view.stop()
+
+
+async def reinforce(bench: Bench, rollout: RolloutSide) -> None:
+    """`stage.steps` RL steps. Returns when the last one is published; attempts still running are dropped."""
+    stage = bench.recipe.stage
+    await bench.trainer.begin_phase("rl", stage.optimizer.for_steps(stage.steps), stage.loss)
+    first_task = bench.recipe.seed * _TASKS_A_SEED
+    pool = Pool(
+        rollout.runner,
+        lambda index: bench.taskset.task("train", first_task + index),
+        rollout.journal,
+        config=bench.recipe.pool,
+        seed=bench.recipe.seed,
+    )
+    bench.view.start("RL", stage.steps)
+    sampling = asyncio.create_task(pool.run())
+    training = asyncio.create_task(_training_loop(bench, rollout, pool))
+    try:
+        await asyncio.wait({sampling, training}, return_when=asyncio.FIRST_COMPLETED)
+        if sampling.done():
+            sampling.result()
+        await training
+    finally:
+        training.cancel()
+        await pool.stop()
+        await asyncio.gather(sampling, training, return_exceptions=True)
+        bench.view.stop()
+
+
+async def _training_loop(bench: Bench, rollout: RolloutSide, pool: Pool) -> None:
+    stage = bench.recipe.stage
+    for step in range(1, stage.steps + 1):
+        started = time.monotonic()
+        take = await pool.next_step()
+        assert take is not None, "the pool has no end of submissions here"
+        stats = await bench.trainer.train_step(samples_from_groups(take.groups, baseline=stage.baseline))
+        version = PolicyVersion(rollout.journal.incarnation, stats.step)
+        reference = await bench.trainer.publish(version, bench.directory.weights)
+        await rollout.engine.update_weights(reference)
+        await rollout.journal.record_published(version)
+        await pool.published(version)
+        if step % stage.checkpoint_every == 0 and step != stage.steps:
+            await bench.trainer.checkpoint(bench.directory.checkpoint(f"step-{step:06d}"))
+        _report_step(bench, take, stats, pool=pool, seconds=time.monotonic() - started)
+
+
+def _report_step(bench: Bench, take: StepTake, stats: StepStats, *, pool: Pool, seconds: float) -> None:
+    episodes = [episode for group in (*take.groups, *take.degenerate) for episode in group.episodes]
+    bench.directory.write_episodes(f"step-{stats.step:06d}", episodes)
+    reward = _mean([episode.reward for episode in episodes if episode.reward is not None])
+    sampled = sum(completion.num_sampled for episode in episodes for completion in episode.completions)
+    merged = 1 - stats.num_forest_tokens / stats.num_flat_tokens
+    bench.meter.sample_rss()
+    bench.metrics.write(
+        "rl",
+        step=stats.step,
+        reward=reward,
+        age_mean=_mean(take.ages),
+        age_max=max(take.ages, default=0),
+        num_groups=len(take.groups),
+        num_degenerate_groups=len(take.degenerate),
+        num_failed_episodes=sum(episode.status == "failed" for episode in episodes),
+        num_deadline_episodes=sum(episode.status == "deadline" for episode in episodes),
+        num_dropped_completions=sum(c.drop_reason is not None for episode in episodes for c in episode.completions),
+        wait_seconds=take.wait_s,
+        step_seconds=seconds,
+        sampled_tokens=sampled,
+        cpu_seconds=bench.meter.counted_cpu_seconds(),
+        max_bypass=pool.stats().max_bypass,
+        **_train_numbers(stats),
+    )
+    bench.view.advance(
+        stats.step, reward=reward, age=_mean(take.ages), merged=f"{merged:.0%}", tokens_per_s=sampled / max(seconds, 1e-9)
+    )
+
+
+async def rejection_sample(bench: Bench, rollout: RolloutSide) -> None:
+    """The control arm: rounds of sampling P groups, then supervision on the run's own verified successes."""
+    recipe = bench.recipe
+    await bench.trainer.begin_phase("supervised", recipe.stage.optimizer)
+    bench.view.start("rejection sampling", recipe.stage.steps)
+    rng = random.Random(f"{recipe.seed}/rejection")
+    step = 0
+    for round_index in range(recipe.stage.steps):
+        episodes = await _sample_round(bench, rollout, round_index)
+        bench.directory.write_episodes(f"round-{round_index + 1:06d}", episodes)
+        successes = demonstrations_from_episodes([e for e in episodes if succeeded(e)], other_weight=recipe.cold_start.other_weight)
+        pool = [demonstration for _ in range(recipe.stage.rejection_passes) for demonstration in rng.sample(successes, len(successes))]
+        size = recipe.cold_start.batch_size
+        batches = [pool[i : i + size] for i in range(0, len(pool), size)]
+        for first in range(0, len(batches), _BATCHES_A_REQUEST):
+            stats = await bench.trainer.supervised_steps(batches[first : first + _BATCHES_A_REQUEST])
+            step = stats[-1].step
+            bench.metrics.write("supervised", **_supervised_numbers("rejection sampling", stats))
+        await publish(bench, rollout, step)
+        reward = len([e for e in episodes if succeeded(e)]) / len(episodes)
+        bench.meter.sample_rss()
+        bench.metrics.write("round", round=round_index + 1, reward=reward, cpu_seconds=bench.meter.counted_cpu_seconds())
+        bench.view.advance(round_index + 1, reward=reward)
+    bench.view.stop()
+
+
+async def _sample_round(bench: Bench, rollout: RolloutSide, round_index: int) -> list[Episode]:
+    config = bench.recipe.pool
+    first = bench.recipe.seed * _TASKS_A_SEED + round_index * config.groups_per_step
+    specs = [
+        EpisodeSpec(bench.taskset.task("train", first + g), f"round-{round_index:06d}-g{g:03d}", a, hash((bench.recipe.seed, first + g, a)))
+        for g in range(config.groups_per_step)
+        for a in range(config.group_size)
+    ]
+    return list(await asyncio.gather(*(rollout.runner.run(spec) for spec in specs)))
+
+
+async def publish(bench: Bench, rollout: RolloutSide, step: int) -> None:
+    """Hands the trainer's current weights to the engine under (incarnation, step)."""
+    version = PolicyVersion(rollout.journal.incarnation, step)
+    reference = await bench.trainer.publish(version, bench.directory.weights)
+    await rollout.engine.update_weights(reference)
+    await rollout.journal.record_published(version)
+
+
+def _supervised_numbers(phase: str, stats: Sequence[StepStats]) -> dict[str, Any]:
+    return {
+        "phase": phase,
+        "step": stats[-1].step,
+        "loss": _mean([step.loss for step in stats]),
+        "learning_rate": stats[-1].learning_rate,
+        "flat_tokens": sum(step.num_flat_tokens for step in stats),
+        "forest_tokens": sum(step.num_forest_tokens for step in stats),
+        "train_seconds": sum(step.seconds for step in stats),
+    }
+
+
+def _train_numbers(stats: StepStats) -> dict[str, float]:
+    return {
+        "loss": stats.loss,
+        "grad_norm": stats.grad_norm,
+        "learning_rate": stats.learning_rate,
+        "num_samples": stats.num_samples,
+        "flat_tokens": stats.num_flat_tokens,
+        "forest_tokens": stats.num_forest_tokens,
+        "trained_tokens": stats.num_trained_tokens,
+        "merged_token_ratio": stats.num_flat_tokens / stats.num_forest_tokens,
+        "flop_ratio": stats.flop_ratio,
+        "train_seconds": stats.seconds,
+        **stats.extra,
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+

@@ -1,0 +1,184 @@
+"""Brings the parts of a run up and down. Owns which process talks to which; what they do together is the conductor's.
+
+    conductor process: gateway (loopback port), pool, journal, agents, verifiers
+        ├── Unix socket ──► trainer process
+        └── Unix socket ──► engine process ◄── weights by file, with a version
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+from trunkline.agents.tool_loop import ToolLoop
+from trunkline.engine.client import EngineClient
+from trunkline.episodes.runner import AttemptRunner
+from trunkline.errors import ConfigError, EngineError, TrainerError, TrunklineError
+from trunkline.gateway.base import Renderer
+from trunkline.gateway.gateway import Gateway
+from trunkline.gateway.markup import CHATML, TINY, MarkupRenderer
+from trunkline.gateway.packaged import packaged_renderer
+from trunkline.gateway.sessions import SamplingHold, SessionBudget
+from trunkline.models.tokenizer import Tokenizer
+from trunkline.pool.journal import Journal
+from trunkline.protocols import Taskset
+from trunkline.run.directory import RunDirectory
+from trunkline.run.processes import Child, child_environment, child_process
+from trunkline.run.recipe import AgentConfig, Recipe
+from trunkline.run.scratch import prepare_folder
+from trunkline.tasks.lookup import vocabulary
+from trunkline.trainer.client import TrainerClient
+from trunkline.types import PolicyVersion
+
+_READY_TIMEOUT_S = 120.0
+_CAUSE_GRACE_S = 1.0
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class TrainerSide:
+    """The trainer's process and the way to it."""
+
+    client: TrainerClient
+    """Its verbs."""
+    child: Child
+    """The process, for watching."""
+
+
+@dataclass(frozen=True)
+class RolloutSide:
+    """Everything that samples: engine process, gateway, journal, and a runner of attempts."""
+
+    engine: EngineClient
+    """The engine."""
+    child: Child
+    """Its process, for watching."""
+    gateway: Gateway
+    """The wire that agents see."""
+    journal: Journal
+    """The durable record."""
+    runner: AttemptRunner
+    """Runs training attempts and evaluations at the recipe's temperature."""
+    greedy_runner: AttemptRunner
+    """Runs evaluation attempts at temperature 0."""
+
+    async def watch(self) -> None:
+        """Ends only by raising: the engine died, or the journal could not be written."""
+        watching = asyncio.create_task(self.child.watch())
+        try:
+            await asyncio.wait({watching, self.journal.failed}, return_when=asyncio.FIRST_COMPLETED)
+            if self.journal.failed.done():
+                self.journal.failed.result()
+            await watching
+        finally:
+            watching.cancel()
+
+
+async def guarded(work: Coroutine[Any, Any, Result], *watchers: Coroutine[Any, Any, None]) -> Result:
+    """Runs `work`; the first watcher that raises ends it. If both fail, the watcher's error is the cause and is raised."""
+    working = asyncio.create_task(work)
+    watching = [asyncio.create_task(watcher) for watcher in watchers]
+    try:
+        await asyncio.wait({working, *watching}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done() and not working.cancelled() and working.exception() is not None:
+            await asyncio.wait(watching, timeout=_CAUSE_GRACE_S, return_when=asyncio.FIRST_COMPLETED)
+        for watcher in watching:
+            if watcher.done():
+                watcher.result()
+        return await working
+    finally:
+        for task in (working, *watching):
+            task.cancel()
+        await asyncio.gather(working, *watching, return_exceptions=True)
+
+
+async def make_policy_folder(recipe: Recipe, folder: Path) -> None:
+    """Fills `folder` with a randomly initialised policy of the recipe's sizes and the taskset's tokenizer."""
+    prepare_folder(folder, recipe.model.scratch, pieces=vocabulary.PIECES, characters=vocabulary.CHARACTERS)
+    arguments = ["-m", "trunkline.run.scratch", str(folder), "--seed", str(recipe.seed)]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *arguments, env=child_environment(), stderr=asyncio.subprocess.PIPE, stdin=asyncio.subprocess.DEVNULL
+    )
+    _, stderr = await process.communicate()
+    if process.returncode:
+        raise TrainerError(f"making the initial policy in {folder} failed:\n{stderr.decode(errors='replace')[-2000:]}")
+
+
+def make_renderer(recipe: Recipe, tokenizer: Tokenizer, folder: Path) -> Renderer:
+    """The renderer that the recipe names. Raises ConfigError on unknown names and on models without its special tokens."""
+    match recipe.model.renderer:
+        case "tiny":
+            return MarkupRenderer(tokenizer, TINY)
+        case "chatml":
+            return MarkupRenderer(tokenizer, CHATML)
+        case name:
+            return packaged_renderer(name, folder)
+
+
+@asynccontextmanager
+async def trainer_side(directory: RunDirectory, sockets: Path, *, model: Path) -> AsyncIterator[TrainerSide]:
+    """The trainer's process, ready, for the length of the block."""
+    socket = sockets / "trainer.sock"
+    arguments = ["--socket", str(socket), "--model", str(model)]
+    async with child_process(
+        "trainer", "trunkline.trainer.server", arguments, log_path=directory.log("trainer"), failure=TrainerError
+    ) as child:
+        client = TrainerClient(socket)
+        try:
+            await guarded(client.wait_ready(_READY_TIMEOUT_S), child.watch())
+            yield TrainerSide(client, child)
+        finally:
+            await client.close()
+
+
+@asynccontextmanager
+async def rollout_side(
+    recipe: Recipe, directory: RunDirectory, sockets: Path, *, model: Path, taskset: Taskset, renderer: Renderer
+) -> AsyncIterator[RolloutSide]:
+    """Engine, gateway, journal and runners, ready, for the length of the block."""
+    socket = sockets / "engine.sock"
+    journal = Journal.open(directory.path / "journal.sqlite")
+    version = PolicyVersion(journal.incarnation, 0)
+    arguments = ["--socket", str(socket), "--model", str(model), "--version", str(version)]
+    arguments += ["--max-batch", str(recipe.engine.max_batch), "--max-cached-tokens", str(recipe.engine.max_cached_tokens)]
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(journal.close)
+        child = await stack.enter_async_context(
+            child_process("engine", "trunkline.engine.server", arguments, log_path=directory.log("engine"), failure=EngineError)
+        )
+        engine = EngineClient(socket)
+        stack.push_async_callback(engine.close)
+        await guarded(engine.wait_ready(_READY_TIMEOUT_S), child.watch())
+        gateway = Gateway(engine, renderer, journal, model_name=recipe.name)
+        base = await stack.enter_async_context(gateway.serve(port=recipe.gateway.port, control_socket=sockets / "control.sock"))
+        http = await stack.enter_async_context(
+            httpx.AsyncClient(timeout=None, trust_env=False, limits=httpx.Limits(max_connections=1024, max_keepalive_connections=1024))
+        )
+        agent = ToolLoop(http, max_turns=recipe.agent.max_turns)
+
+        def attempt_runner(temperature: float) -> AttemptRunner:
+            return AttemptRunner(
+                gateway,
+                taskset,
+                agent,
+                journal,
+                hold=SamplingHold(temperature=temperature, max_tokens=recipe.agent.max_tokens),
+                budget=_session_budget(recipe.agent),
+                deadline_s=recipe.agent.deadline_s,
+                base_url=base,
+            )
+
+        runner, greedy_runner = attempt_runner(recipe.agent.temperature), attempt_runner(0.0)
+        yield RolloutSide(engine, child, gateway, journal, runner, greedy_runner)
+
+
+def _session_budget(agent: AgentConfig) -> SessionBudget:
+    return SessionBudget(max_calls=agent.max_turns, max_tokens=agent.max_turns * agent.max_tokens, max_context=agent.max_context)

@@ -1,0 +1,1 @@
+"""Tasksets, verifiers, certificates. Owns no agent and no model."""

@@ -1,0 +1,1 @@
+"""Advantages, losses, the optimiser step, its process. Owns no task and no agent."""

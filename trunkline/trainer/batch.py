@@ -1,0 +1,155 @@
+"""Samples and demonstrations as aligned flat arrays, and as npz bytes on the wire. Owns the format; no torch, no pickle."""
+
+# S sequences, F tokens of all sequences laid end to end, M batches
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trunkline.errors import TrainerError
+from trunkline.types import Demonstration, TrainSample
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class SampleBatch:
+    """The samples of one RL step."""
+
+    lengths_S: Ints
+    """Tokens of each sample."""
+    temperatures_S: Floats
+    """Sampling temperature of each sample."""
+    token_ids_F: Ints
+    """Prompts and responses."""
+    mask_F: Bools
+    """True where trained."""
+    logprobs_F: Floats
+    """Recorded at sampling."""
+    advantages_F: Floats
+    """Credit of each token."""
+
+    def __post_init__(self) -> None:
+        _check_streams(self.lengths_S, token_ids=self.token_ids_F, mask=self.mask_F, logprobs=self.logprobs_F, advantages=self.advantages_F)
+        if len(self.temperatures_S) != len(self.lengths_S) or not (self.temperatures_S > 0).all():
+            raise TrainerError("each sample needs one positive temperature; greedy samples are not trained")
+        _check_first_tokens(self.lengths_S, self.mask_F, "mask")
+
+    @classmethod
+    def from_samples(cls, samples: Sequence[TrainSample]) -> SampleBatch:
+        """Lays the samples end to end."""
+        return cls(
+            lengths_S=np.array([len(sample.token_ids) for sample in samples], dtype=np.int64),
+            temperatures_S=np.array([sample.temperature for sample in samples], dtype=np.float64),
+            token_ids_F=_flat([sample.token_ids for sample in samples], np.int64),
+            mask_F=_flat([sample.mask for sample in samples], np.bool_),
+            logprobs_F=_flat([sample.logprobs for sample in samples], np.float64),
+            advantages_F=_flat([sample.advantages for sample in samples], np.float64),
+        )
+
+    def sequences(self) -> list[Ints]:
+        """Each sample's token ids."""
+        return _split(self.token_ids_F, self.lengths_S)
+
+    def to_bytes(self) -> bytes:
+        """npz: one array a field."""
+        return _pack(**vars(self))
+
+    @classmethod
+    def from_bytes(cls, body: bytes) -> SampleBatch:
+        """The inverse of to_bytes. Raises TrainerError on anything else."""
+        return cls(**_unpack(body, tuple(cls.__dataclass_fields__)))
+
+
+@dataclass(frozen=True, eq=False)
+class DemonstrationBatch:
+    """The demonstrations of one supervised step."""
+
+    lengths_S: Ints
+    """Tokens of each demonstration."""
+    token_ids_F: Ints
+    """Rendered conversations."""
+    weights_F: Floats
+    """Loss weight of each token."""
+
+    def __post_init__(self) -> None:
+        _check_streams(self.lengths_S, token_ids=self.token_ids_F, weights=self.weights_F)
+        _check_first_tokens(self.lengths_S, self.weights_F, "weights")
+
+    @classmethod
+    def from_demonstrations(cls, demonstrations: Sequence[Demonstration]) -> DemonstrationBatch:
+        """Lays the demonstrations end to end."""
+        return cls(
+            lengths_S=np.array([len(demonstration.token_ids) for demonstration in demonstrations], dtype=np.int64),
+            token_ids_F=_flat([demonstration.token_ids for demonstration in demonstrations], np.int64),
+            weights_F=_flat([demonstration.weights for demonstration in demonstrations], np.float64),
+        )
+
+    def sequences(self) -> list[Ints]:
+        """Each demonstration's token ids."""
+        return _split(self.token_ids_F, self.lengths_S)
+
+
+def pack_demonstrations(batches: Sequence[Sequence[Demonstration]]) -> bytes:
+    """Several batches of demonstrations, one optimiser step each, as npz bytes."""
+    joined = DemonstrationBatch.from_demonstrations(list(chain.from_iterable(batches)))
+    sizes_M = np.array([len(batch) for batch in batches], dtype=np.int64)
+    return _pack(**vars(joined), sizes_M=sizes_M)
+
+
+def unpack_demonstrations(body: bytes) -> list[DemonstrationBatch]:
+    """The inverse of pack_demonstrations. Raises TrainerError on anything else."""
+    arrays = _unpack(body, (*DemonstrationBatch.__dataclass_fields__, "sizes_M"))
+    sizes_M = arrays.pop("sizes_M")
+    joined = DemonstrationBatch(**arrays)
+    if (sizes_M < 1).any() or sizes_M.sum() != len(joined.lengths_S):
+        raise TrainerError(f"batch sizes {sizes_M.tolist()} do not add up to {len(joined.lengths_S)} demonstrations; no batch may be empty")
+    lengths = _split(joined.lengths_S, sizes_M)
+    num_tokens_M = np.array([length.sum() for length in lengths], dtype=np.int64)
+    pieces = zip(lengths, _split(joined.token_ids_F, num_tokens_M), _split(joined.weights_F, num_tokens_M), strict=True)
+    return [DemonstrationBatch(*piece) for piece in pieces]
+
+
+def _flat(streams: Sequence[Sequence[float]], dtype: type[np.generic]) -> NDArray[np.generic]:
+    return np.fromiter(chain.from_iterable(streams), dtype=dtype, count=sum(map(len, streams)))
+
+
+def _split(stream: NDArray[np.generic], sizes: Ints) -> list[NDArray[np.generic]]:
+    ends = np.cumsum(sizes).tolist()
+    return [stream[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _check_streams(lengths_S: Ints, **streams: NDArray[np.generic]) -> None:
+    found = {name: len(stream) for name, stream in streams.items()}
+    if not len(lengths_S) or (lengths_S < 1).any():
+        raise TrainerError(f"a step needs at least one sequence of at least one token, got lengths {lengths_S[:8].tolist()}")
+    if set(found.values()) != {int(lengths_S.sum())}:
+        raise TrainerError(f"token streams must have {int(lengths_S.sum())} entries, the sum of lengths; got {found}")
+
+
+def _check_first_tokens(lengths_S: Ints, stream_F: NDArray[np.generic], name: str) -> None:
+    if np.any(stream_F[np.cumsum(lengths_S) - lengths_S]):
+        raise TrainerError(f"the first token of a sequence has no context and cannot be trained; clear its {name}")
+
+
+def _pack(**arrays: NDArray[np.generic]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def _unpack(body: bytes, names: tuple[str, ...]) -> dict[str, NDArray[np.generic]]:
+    try:
+        with np.load(io.BytesIO(body), allow_pickle=False) as archive:
+            return {name: archive[name] for name in names}
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise TrainerError(f"the body is not an npz archive with {', '.join(names)}: {error}") from error

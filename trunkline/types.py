@@ -1,0 +1,375 @@
+"""The vocabulary that crosses rooms, as frozen dataclasses. Owns no behaviour beyond checking itself; no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Role = Literal["system", "user", "assistant", "tool"]
+FinishReason = Literal["stop", "length", "abort"]
+EpisodeStatus = Literal["finished", "deadline", "failed"]
+Boundary = Literal["agent", "sandbox", "gateway", "engine", "verifier", "infra", "config"]
+
+
+def _check_equal_lengths(owner: str, **streams: tuple[Any, ...]) -> None:
+    lengths = {name: len(stream) for name, stream in streams.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"{owner}: token streams must have one length, got {lengths}; align them where they are made")
+
+
+# --- policy -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, order=True)
+class PolicyVersion:
+    """One published set of weights; never reused. `str(PolicyVersion(1, 12)) == "1.12"`."""
+
+    incarnation: int
+    """How often the run was started: 1 at first, raised at every resume."""
+    step: int
+    """Optimiser steps behind these weights."""
+
+    def __str__(self) -> str:
+        return f"{self.incarnation}.{self.step}"
+
+    @classmethod
+    def parse(cls, text: str) -> PolicyVersion:
+        """The inverse of str(). Raises ValueError on anything but 'INCARNATION.STEP'."""
+        incarnation, dot, step = text.partition(".")
+        if not (dot and incarnation.isdigit() and step.isdigit()):
+            raise ValueError(f"a policy version is written INCARNATION.STEP such as '1.12', got {text!r}")
+        return cls(int(incarnation), int(step))
+
+    def age_at(self, training: PolicyVersion) -> int:
+        """Optimiser steps between sampling (self) and `training`; never negative, also after a resume."""
+        return max(0, training.step - self.step)
+
+
+@dataclass(frozen=True)
+class WeightRef:
+    """Where one published set of weights can be fetched."""
+
+    path: Path
+    """A safetensors file whose metadata repeats the version."""
+    version: PolicyVersion
+    """The version these weights are."""
+
+
+# --- conversation -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ToolSpec:
+    """A tool as an agent offers it to the model. `ToolSpec("area", "Area of a country in km2", {...JSON schema...})`."""
+
+    name: str
+    """The name the model calls it by."""
+    description: str
+    """What it does, for the model."""
+    parameters: Mapping[str, Any]
+    """JSON schema of its arguments (type object); the order of `properties` is the order of positional renderings."""
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A call that the model wrote. `ToolCall("call_0", "area", '{"country": "Peru"}')`."""
+
+    call_id: str
+    """Unique in its message; a tool result names it."""
+    name: str
+    """The tool's name, as written."""
+    arguments: str
+    """JSON text of the arguments."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation. `Message("user", "What is the area of Peru?")`."""
+
+    role: Role
+    """Who speaks."""
+    content: str = ""
+    """The text; empty where an assistant turn only calls tools."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """An assistant's calls, in order."""
+    tool_call_id: str | None = None
+    """Of a tool result: the call it answers."""
+
+
+@dataclass(frozen=True)
+class MessageNode:
+    """A message in an episode's tree: each message is stored once, a call is a walk from its node to a root."""
+
+    message: Message
+    """The message itself."""
+    parent: int | None
+    """Index of the message before it in the episode's `messages`; None at a root."""
+
+
+# --- generation -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """The distribution a completion is sampled from, and where it ends."""
+
+    max_tokens: int
+    """At most this many tokens are sampled."""
+    temperature: float = 1.0
+    """Logits are divided by it; 0 is greedy."""
+    top_p: float = 1.0
+    """Nucleus mass kept; 1 keeps all."""
+    seed: int = 0
+    """Seeds this completion alone (64 bits, unsigned)."""
+    stop_token_ids: tuple[int, ...] = ()
+    """Sampling ends after any of these; the stop token is part of the completion."""
+
+    @property
+    def is_policy_distribution(self) -> bool:
+        """True if tokens come from the whole softmax at a positive temperature, so that they may be trained."""
+        return self.temperature > 0 and self.top_p >= 1.0
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """One call of the engine: token ids in."""
+
+    request_id: str
+    """Unique; names the request in an abort."""
+    token_ids: tuple[int, ...]
+    """The exact prompt."""
+    sampling: SamplingParams
+    """How to sample."""
+
+
+@dataclass(frozen=True)
+class VersionSpan:
+    """Tokens [start, end) of a completion were sampled under `version`."""
+
+    start: int
+    """First token, counted in the completion."""
+    end: int
+    """One past the last."""
+    version: PolicyVersion
+    """The weights that sampled them."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What the engine answers: token ids out, with their log-probabilities under the distribution sampled from."""
+
+    token_ids: tuple[int, ...]
+    """Sampled tokens, the stop token included."""
+    logprobs: tuple[float, ...]
+    """log p of each sampled token."""
+    finish_reason: FinishReason
+    """stop: a stop token was sampled; length: max_tokens reached; abort: cut from outside."""
+    version_spans: tuple[VersionSpan, ...]
+    """Which weights sampled which tokens; covers all tokens in order."""
+
+    def __post_init__(self) -> None:
+        _check_equal_lengths("Generation", token_ids=self.token_ids, logprobs=self.logprobs)
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One sampled call as the gateway recorded it: the atomic training sample (prompt_ids, token_ids)."""
+
+    completion_id: str
+    """Unique in the run."""
+    session_id: str
+    """The session (not its secret) that asked."""
+    prompt_ids: tuple[int, ...]
+    """The exact context the model saw."""
+    generation: Generation
+    """What was sampled."""
+    sampling: SamplingParams
+    """The distribution it was sampled from."""
+    prompt_node: int
+    """Index in the episode's `messages` of the last prompt message."""
+    reply_node: int
+    """Index in the episode's `messages` of the assistant message that was sampled."""
+    parent_id: str | None = None
+    """The earlier completion whose recorded tokens this prompt begins with; None at a root or a new branch."""
+    num_shared: int = 0
+    """How many leading tokens of prompt_ids equal the parent's prompt + completion."""
+    drop_reason: str | None = None
+    """Why its tokens may not be trained (greedy, restricted, ...); None if they may."""
+
+    @property
+    def num_sampled(self) -> int:
+        """Number of sampled tokens."""
+        return len(self.generation.token_ids)
+
+
+# --- tasks, episodes, groups --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Task:
+    """One instance of work, the same for all attempts of a group."""
+
+    task_id: str
+    """Unique in its taskset; names the instance, so that it can be made again."""
+    taskset: str
+    """Short name of the taskset."""
+    kind: str
+    """Stratum for reports, such as 'one_hop.area'."""
+    prompt: tuple[Message, ...]
+    """What the agent is asked."""
+    payload: Mapping[str, Any]
+    """The taskset's own data (facts, expected answer); never shown to the agent."""
+
+
+@dataclass(frozen=True)
+class Reward:
+    """A verified reward with the evidence for it."""
+
+    name: str
+    """What was judged, such as 'outcome'."""
+    value: float
+    """In [0, 1] for outcomes."""
+    evidence: str
+    """One line a person can check."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an attempt gave no verdict, or was cut short: data with a cause, never a reward of 0."""
+
+    boundary: Boundary
+    """Which boundary was crossed."""
+    kind: str
+    """Class of the error."""
+    message: str
+    """What happened, in words."""
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One attempt at one task: all its completions and rewards."""
+
+    episode_id: str
+    """Unique in the run."""
+    group_id: str
+    """The group it belongs to."""
+    task_id: str
+    """The task attempted."""
+    attempt: int
+    """0 .. G-1 in its group."""
+    status: EpisodeStatus
+    """finished; deadline (trained with what it earned); failed (masked from the baseline)."""
+    completions: tuple[Completion, ...]
+    """Every sampled call, in order of commit."""
+    messages: tuple[MessageNode, ...]
+    """Each message once."""
+    rewards: tuple[Reward, ...] = ()
+    """Empty if and only if the episode failed."""
+    failure: Failure | None = None
+    """The cause, where status is not 'finished'."""
+    duration_s: float = 0.0
+    """Wall seconds on its own clock (which stops while the engine is paused)."""
+
+    @property
+    def reward(self) -> float | None:
+        """The sum of its rewards; None if it failed."""
+        return sum(reward.value for reward in self.rewards) if self.status != "failed" else None
+
+
+@dataclass(frozen=True)
+class Group:
+    """G episodes of one task, as the pool hands them to the trainer's side."""
+
+    group_id: str
+    """Unique in the run."""
+    index: int
+    """Submission order, from 0, without gaps."""
+    task: Task
+    """What was attempted."""
+    episodes: tuple[Episode, ...]
+    """All attempts, by attempt number."""
+
+    @property
+    def valid_rewards(self) -> tuple[float, ...]:
+        """Rewards of the episodes that did not fail."""
+        return tuple(episode.reward for episode in self.episodes if episode.reward is not None)
+
+    @property
+    def has_gradient(self) -> bool:
+        """False with fewer than two valid episodes or all rewards equal: such a group is consumed and counted only."""
+        return len(self.valid_rewards) >= 2 and len(set(self.valid_rewards)) > 1
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TrainSample:
+    """One (prompt, response) pair with aligned streams; position t speaks of token t."""
+
+    token_ids: tuple[int, ...]
+    """Prompt, then response."""
+    mask: tuple[bool, ...]
+    """True where the token was sampled and is trained; False at the first token."""
+    logprobs: tuple[float, ...]
+    """Recorded at sampling; 0 where not masked in."""
+    advantages: tuple[float, ...]
+    """Credit of each token; 0 where not masked in."""
+    temperature: float = 1.0
+    """The recorded sampling temperature; the trainer divides logits by it."""
+
+    def __post_init__(self) -> None:
+        _check_equal_lengths(
+            "TrainSample",
+            token_ids=self.token_ids,
+            mask=self.mask,
+            logprobs=self.logprobs,
+            advantages=self.advantages,
+        )
+        if self.mask and self.mask[0]:
+            raise ValueError("TrainSample: the first token has no context and cannot be trained; clear mask[0]")
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """A token sequence to imitate, with aligned loss weights."""
+
+    token_ids: tuple[int, ...]
+    """The rendered conversation."""
+    weights: tuple[float, ...]
+    """Loss weight of each token; 0 is not trained; the first is 0."""
+
+    def __post_init__(self) -> None:
+        _check_equal_lengths("Demonstration", token_ids=self.token_ids, weights=self.weights)
+        if self.weights and self.weights[0]:
+            raise ValueError("Demonstration: the first token has no context and cannot be trained; set weights[0] to 0")
+
+
+@dataclass(frozen=True)
+class StepStats:
+    """What one optimiser step reports."""
+
+    step: int
+    """Optimiser steps done, this one included."""
+    loss: float
+    """The objective's value."""
+    grad_norm: float
+    """Global norm before clipping."""
+    learning_rate: float
+    """Used in this step."""
+    num_samples: int
+    """Samples in the step."""
+    num_flat_tokens: int
+    """Tokens if each sample were computed alone."""
+    num_forest_tokens: int
+    """Tokens computed: distinct contexts."""
+    num_trained_tokens: int
+    """Tokens in the loss's denominator."""
+    flop_ratio: float
+    """Modelled FLOPs of the flat computation over the forest's."""
+    seconds: float
+    """Wall time of the step."""
+    extra: Mapping[str, float] = field(default_factory=dict)
+    """Named by the loss: clip share, ratio mean, max |logprob difference|, ..."""

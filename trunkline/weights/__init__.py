@@ -1,0 +1,1 @@
+"""Publish and fetch weights under a version. Owns no optimiser."""
