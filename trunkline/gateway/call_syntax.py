@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import msgspec
 
 from trunkline.errors import ConfigError, MalformedRequest
+from trunkline.models.tokenizer import Tokenizer
 from trunkline.types import ToolCall, ToolSpec
 
 MAX_SPEC_TOKENS = 12
@@ -20,22 +21,6 @@ MAX_SPEC_TOKENS = 12
 
 _NOT_RAW = frozenset(',()"\n')
 _JSON = json.JSONDecoder()
-
-
-class Tokenizer(Protocol):
-    """What a renderer needs of `trunkline.models.tokenizer.Tokenizer`."""
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of content text; never a special token's."""
-        ...
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids, special tokens as they are written."""
-        ...
-
-    def token_id(self, piece: str) -> int:
-        """The one token of a piece. Raises ConfigError if it is not exactly one."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -126,8 +126,8 @@ class DecoderConfig:
 
 def _required(mapping: Mapping[str, Any], key: str) -> int:
     value = mapping.get(key)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ConfigError(f"config.json needs an integer {key!r}, got {value!r}")
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(f"config.json needs a positive integer {key!r}, got {value!r}")
     return value
 
 

@@ -39,8 +39,8 @@ class Tokenizer:
         self._companions = dict(companions)
         added = backend.get_added_tokens_decoder()
         self._special_ids = frozenset(token_id for token_id, token in added.items() if token.special)
-        unknown = getattr(backend.model, "unk_token", None)
-        self._forbidden_ids = self._special_ids | ({backend.token_to_id(unknown)} if unknown else set())
+        unknown_id = backend.token_to_id(getattr(backend.model, "unk_token", None) or "")
+        self._forbidden_ids = self._special_ids if unknown_id is None else self._special_ids | {unknown_id}
         self._vocab_size = 1 + max(backend.get_vocab(with_added_tokens=True).values(), default=-1)
 
     @classmethod
@@ -55,7 +55,7 @@ class Tokenizer:
         try:
             backend = tokenizers.Tokenizer.from_str(text)
         except Exception as error:  # the library raises bare Exception
-            raise ConfigError(f"{path} is not a tokenizer of the tokenizers library: {error}") from None
+            raise ConfigError(f"{path} is not a tokenizer of the tokenizers library: {error}") from error
         return cls(backend, companions)
 
     def save(self, folder: Path) -> None:

@@ -17,7 +17,9 @@ class OptimizerConfig(_Section):
     """AdamW with global-norm clipping, linear warm-up and linear decay. `OptimizerConfig(lr=3e-4, total_steps=100)`."""
 
     lr: float = Field(1e-3, gt=0, description="Peak learning rate, reached after the warm-up.")
-    lr_end_fraction: float = Field(1.0, ge=0, le=1, description="Learning rate at total_steps and after, as a fraction of lr; 1 is constant.")
+    lr_end_fraction: float = Field(
+        1.0, ge=0, le=1, description="Learning rate at total_steps and after, as a fraction of lr; 1 is constant."
+    )
     warmup_steps: int = Field(0, ge=0, description="Steps of linear warm-up; the first step already moves.")
     total_steps: int | None = Field(None, ge=1, description="Where the decay ends; needed unless lr_end_fraction is 1.")
     betas: tuple[float, float] = Field((0.9, 0.95), description="Decay of AdamW's running mean and of its running square.")

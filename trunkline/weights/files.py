@@ -21,6 +21,8 @@ _NUM_KEPT = 2  # the newest, and the one that a slow engine may still be reading
 def publish(tensors: Mapping[str, Tensor], version: PolicyVersion, directory: Path) -> WeightRef:
     """Writes `tensors` as weights-VERSION.safetensors, whole or not at all, and removes all but the newest two.
 
+    Tensors may live on any device and must not share memory: a tied head has no entry of its own.
+
     Raises:
         InfraError: the version was published before (a version is never reused), or the folder cannot be written.
     """

@@ -1,0 +1,138 @@
+"""From groups to samples to bytes and back."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from trunkline.errors import TrainerError
+from trunkline.trainer.batch import SampleBatch, pack_demonstrations, unpack_demonstrations
+from trunkline.trainer.samples import samples_from_groups
+from trunkline.types import (
+    Completion,
+    Demonstration,
+    Episode,
+    EpisodeStatus,
+    Failure,
+    Generation,
+    Group,
+    Message,
+    PolicyVersion,
+    Reward,
+    SamplingParams,
+    Task,
+    TrainSample,
+    VersionSpan,
+)
+
+
+def make_completion(prompt: tuple[int, ...], response: tuple[int, ...], *, drop_reason: str | None = None) -> Completion:
+    logprobs = tuple(-0.5 - i for i in range(len(response)))
+    spans = (VersionSpan(0, len(response), PolicyVersion(1, 0)),)
+    return Completion(
+        completion_id=f"c{prompt}{response}",
+        session_id="s",
+        prompt_ids=prompt,
+        generation=Generation(response, logprobs, "stop", spans),
+        sampling=SamplingParams(8, temperature=0.9),
+        prompt_node=0,
+        reply_node=1,
+        drop_reason=drop_reason,
+    )
+
+
+def make_episode(attempt: int, reward: float | None, *completions: Completion, status: EpisodeStatus = "finished") -> Episode:
+    rewards = () if reward is None else (Reward("outcome", reward, "made up"),)
+    failure = None if status == "finished" else Failure("infra", "Example", "made up")
+    return Episode(f"e{attempt}", "g", "t", attempt, status, completions, (), rewards, failure)
+
+
+def make_group(*episodes: Episode) -> Group:
+    return Group("g", 0, Task("t", "set", "kind", (Message("user", "?"),), {}), episodes)
+
+
+def test_every_call_of_an_episode_carries_the_episodes_advantage() -> None:
+    winner = make_episode(0, 1.0, make_completion((1, 2), (3, 4)), make_completion((1, 2, 3, 4, 5), (6,)))
+    loser = make_episode(1, 0.0, make_completion((1, 2), (7,)))
+    samples = samples_from_groups([make_group(winner, loser)], baseline="leave_one_out")
+    assert [sample.token_ids for sample in samples] == [(1, 2, 3, 4), (1, 2, 3, 4, 5, 6), (1, 2, 7)]
+    assert samples[0] == TrainSample((1, 2, 3, 4), (False, False, True, True), (0, 0, -0.5, -1.5), (0, 0, 1.0, 1.0), 0.9)
+    assert samples[1].advantages == (0, 0, 0, 0, 0, 1.0)
+    assert samples[2].advantages == (0, 0, -1.0)
+
+
+def test_failed_episode_counts_neither_in_baseline_nor_in_samples() -> None:
+    episodes = (
+        make_episode(0, 1.0, make_completion((1,), (2,))),
+        make_episode(1, None, make_completion((1,), (3,)), status="failed"),
+        make_episode(2, 0.0, make_completion((1,), (4,)), status="deadline"),
+    )
+    samples = samples_from_groups([make_group(*episodes)], baseline="leave_one_out")
+    assert [(sample.token_ids, sample.advantages[-1]) for sample in samples] == [((1, 2), 1.0), ((1, 4), -1.0)]
+
+
+def test_dropped_and_empty_completions_give_no_sample() -> None:
+    dropped, empty = make_completion((1,), (2,), drop_reason="greedy"), make_completion((1,), ())
+    group = make_group(make_episode(0, 1.0, dropped, empty), make_episode(1, 0.0, make_completion((1,), (5,))))
+    assert [sample.token_ids for sample in samples_from_groups([group], baseline="leave_one_out")] == [(1, 5)]
+
+
+def test_group_without_gradient_gives_no_sample() -> None:
+    equal = make_group(*(make_episode(i, 1.0, make_completion((1,), (2,))) for i in range(3)))
+    alone = make_group(make_episode(0, 1.0, make_completion((1,), (2,))))
+    assert samples_from_groups([equal, alone], baseline="leave_one_out") == ()
+
+
+def test_samples_survive_the_wire() -> None:
+    samples = [
+        TrainSample((1, 2, 3), (False, True, True), (0.0, -0.25, -1 / 3), (0.0, 0.1, 0.1), 0.7),
+        TrainSample((9,), (False,), (0.0,), (0.0,)),
+    ]
+    batch = SampleBatch.from_bytes(SampleBatch.from_samples(samples).to_bytes())
+    assert [row.tolist() for row in batch.sequences()] == [[1, 2, 3], [9]]
+    assert batch.logprobs_F.tolist() == [0.0, -0.25, -1 / 3, 0.0]
+    assert batch.mask_F.tolist() == [False, True, True, False]
+    assert batch.temperatures_S.tolist() == [0.7, 1.0]
+
+
+def test_batches_of_demonstrations_survive_the_wire() -> None:
+    first = [Demonstration((1, 2), (0.0, 1.0)), Demonstration((3,), (0.0,))]
+    second = [Demonstration((4, 5, 6), (0.0, 0.1, 1.0))]
+    batches = unpack_demonstrations(pack_demonstrations([first, second]))
+    assert [[row.tolist() for row in batch.sequences()] for batch in batches] == [[[1, 2], [3]], [[4, 5, 6]]]
+    assert batches[1].weights_F.tolist() == [0.0, 0.1, 1.0]
+
+
+@pytest.mark.parametrize("body", [b"", b"not npz", b"PK\x03\x04 broken"])
+def test_other_bytes_are_refused(body: bytes) -> None:
+    with pytest.raises(TrainerError, match="not an npz archive"):
+        SampleBatch.from_bytes(body)
+
+
+def test_pickled_objects_are_refused(tmp_path: object) -> None:
+    import io
+
+    buffer = io.BytesIO()
+    np.savez(buffer, lengths_S=np.array([{"code": 1}], dtype=object))
+    with pytest.raises(TrainerError, match="not an npz archive"):
+        SampleBatch.from_bytes(buffer.getvalue())
+
+
+def test_streams_of_different_lengths_are_refused() -> None:
+    batch = SampleBatch.from_samples([TrainSample((1, 2), (False, True), (0, -1.0), (0, 1.0))])
+    with pytest.raises(TrainerError, match="must have 2 entries"):
+        SampleBatch(**{**vars(batch), "mask_F": np.array([False])})
+
+
+def test_empty_batch_is_refused() -> None:
+    with pytest.raises(TrainerError, match="at least one sequence"):
+        unpack_demonstrations(pack_demonstrations([]))
+
+
+def test_conductors_side_of_the_trainer_leaves_torch_out() -> None:
+    modules = "trunkline.trainer.client, trunkline.trainer.samples, trunkline.trainer.config, trunkline.trainer.batch"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,130 @@
+"""The chat formats of big model families, from the `renderers` package. Owns the adapter, no format.
+
+Reasoning that a model samples stays in its tokens and is not shown to the agent: it cannot be dropped by accident.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from trunkline.errors import ConfigError, MalformedRequest
+from trunkline.types import Message, ToolCall, ToolSpec
+
+_PROBE_TOOL = ToolSpec("probe_tool", "Shows whether tools are rendered.", {"type": "object", "properties": {"x": {"type": "string"}}})
+_REASONING_MARKS = frozenset(("<think>", "</think>"))
+
+
+def load_packaged_renderer(name: str, tokenizer: Any) -> PackagedRenderer:
+    """The package's renderer `name` ('qwen3', 'glm-5', 'minimax-m2', ...) over a transformers tokenizer.
+
+    Raises:
+        ConfigError: no such renderer, the tokenizer lacks its tokens, or its template ignores tools.
+    """
+    import renderers
+    from renderers import base
+
+    base._populate_registry()
+    if name not in base.RENDERER_REGISTRY:
+        raise ConfigError(f"no packaged renderer {name!r}; choose one of {', '.join(sorted(base.RENDERER_REGISTRY))}")
+    try:
+        inner = renderers.create_renderer(tokenizer, renderers.config_from_name(name))
+    except (AssertionError, ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(f"renderer {name!r} does not fit this tokenizer: {error or type(error).__name__}") from error
+    renderer = PackagedRenderer(name, inner, frozenset(tokenizer.get_added_vocab()))
+    renderer.require_tools()
+    return renderer
+
+
+class PackagedRenderer:
+    """A Renderer (gateway/base.py) over one of the package's.
+
+    Args:
+        name: its name in the package, for messages.
+        inner: the package's renderer.
+        control_texts: spellings of added tokens; the package would turn them into tokens, so content may not hold them.
+    """
+
+    def __init__(self, name: str, inner: Any, control_texts: frozenset[str]) -> None:
+        self._name = name
+        self._inner = inner
+        self._control_texts = control_texts
+
+    @property
+    def stop_token_ids(self) -> tuple[int, ...]:
+        """As the package says."""
+        return tuple(self._inner.get_stop_token_ids())
+
+    def require_tools(self) -> None:
+        """Raises ConfigError if a tool changes nothing in the prompt: the model could not know of it."""
+        probe = (Message("user", "probe"),)
+        if self.prompt(probe, (_PROBE_TOOL,)) == self.prompt(probe, ()):
+            raise ConfigError(f"the template of renderer {self._name!r} ignores tools; use one that renders them, or the chatml markup")
+
+    def prompt(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> tuple[int, ...]:
+        """The package's full render with its generation prompt."""
+        return tuple(self._inner.render_ids(self._as_dicts(messages), tools=_tool_dicts(tools), add_generation_prompt=True))
+
+    def bridge(
+        self,
+        prompt_ids: Sequence[int],
+        completion_ids: Sequence[int],
+        new_messages: Sequence[Message],
+        tools: Sequence[ToolSpec],
+    ) -> tuple[int, ...] | None:
+        """The package's bridge; None where it rewrites the past (a new user query drops reasoning in some families)."""
+        bridged = self._inner.bridge_to_next_turn(
+            list(prompt_ids), list(completion_ids), self._as_dicts(new_messages), tools=_tool_dicts(tools)
+        )
+        return None if bridged is None else tuple(bridged.token_ids)
+
+    def reply(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> tuple[int, ...]:
+        """The tokens of the last turn that the package marks as sampled."""
+        rendered = self._inner.render(self._as_dicts(messages), tools=_tool_dicts(tools))
+        last = len(messages) - 1
+        streams = zip(rendered.token_ids, rendered.message_indices, rendered.sampled_mask, strict=True)
+        return tuple(token for token, index, is_sampled in streams if is_sampled and index == last)
+
+    def parse(self, completion_ids: Sequence[int], tools: Sequence[ToolSpec]) -> Message:
+        """Any malformed call, and any call without a stop token after it, makes the whole turn text."""
+        parsed = self._inner.parse_response(list(completion_ids), tools=_tool_dicts(tools))
+        is_closed = bool(completion_ids) and completion_ids[-1] in self.stop_token_ids
+        names = {tool.name for tool in tools}
+        is_well_formed = all(call.status == "ok" and call.name in names for call in parsed.tool_calls)
+        if parsed.tool_calls and not (is_closed and is_well_formed):
+            return Message("assistant", "".join([parsed.content, *(call.raw for call in parsed.tool_calls)]))
+        return Message("assistant", parsed.content, tuple(_tool_call(call) for call in parsed.tool_calls))
+
+    def _as_dicts(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
+        return [self._as_dict(message) for message in messages]
+
+    def _as_dict(self, message: Message) -> dict[str, Any]:
+        allowed = _REASONING_MARKS if message.role == "assistant" else frozenset()
+        for text in (message.content, *(call.arguments for call in message.tool_calls)):
+            found = [mark for mark in self._control_texts - allowed if mark in text]
+            if found:
+                raise MalformedRequest(f"a {message.role} message holds the control text {found[0]!r}; escape it before it is sent")
+        written: dict[str, Any] = {"role": message.role, "content": message.content}
+        if message.tool_call_id is not None:
+            written["tool_call_id"] = message.tool_call_id
+        if message.tool_calls:
+            written["tool_calls"] = [
+                {"id": call.call_id, "type": "function", "function": {"name": call.name, "arguments": json.loads(call.arguments or "{}")}}
+                for call in message.tool_calls
+            ]
+        return written
+
+
+def _tool_dicts(tools: Sequence[ToolSpec]) -> list[dict[str, Any]] | None:
+    if not tools:
+        return None
+    return [
+        {"type": "function", "function": {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}}
+        for tool in tools
+    ]
+
+
+def _tool_call(call: Any) -> ToolCall:
+    arguments = call.arguments if isinstance(call.arguments, str) else json.dumps(call.arguments or {}, ensure_ascii=False)
+    return ToolCall(call.id or "", call.name, arguments)

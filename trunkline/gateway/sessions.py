@@ -1,0 +1,83 @@
+"""One agent's connection: its secret, its budget, its calls in flight. Owns no tokens (recorder.py) and no HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from trunkline.errors import BudgetExceeded, UnknownSession
+from trunkline.gateway.recorder import EpisodeRecorder
+from trunkline.gateway.sampling import AskedSampling, SamplingHold
+from trunkline.types import SamplingParams
+
+
+@dataclass(frozen=True)
+class SessionBudget:
+    """What one session may spend; the call after is refused with HTTP 429."""
+
+    max_calls: int = 256
+    """Calls answered or in flight."""
+    max_tokens: int = 1_000_000
+    """Sampled tokens; a call is cut to what is left when it starts."""
+    max_context: int = 32_768
+    """Tokens of one prompt and its completion; a call is cut to what is left, a longer prompt refused."""
+
+
+@dataclass(frozen=True)
+class OpenSession:
+    """What the opener of a session is told."""
+
+    session_id: str
+    """Names it in records; no secret."""
+    secret: str
+    """The agent's URL path /s/SECRET/v1 or its API key."""
+
+
+class Session:
+    """The state of one open session. `recorder` is its episode's, shared with the episode's other sessions."""
+
+    def __init__(self, opened: OpenSession, recorder: EpisodeRecorder, *, seed: int, hold: SamplingHold, budget: SessionBudget) -> None:
+        self.session_id = opened.session_id
+        self.secret = opened.secret
+        self.recorder = recorder
+        self.seed = seed
+        self.hold = hold
+        self.budget = budget
+        self.is_open = True
+        self.num_calls = 0
+        self.num_sampled = 0
+        self.num_named = 0
+        self.running: set[str] = set()
+        """Requests that the engine has."""
+        self.tasks: set[asyncio.Task[Any]] = set()
+        """Calls that are not answered yet."""
+
+    def admit(self) -> None:
+        """Counts a call. Raises UnknownSession after the close, BudgetExceeded if calls or tokens are spent."""
+        if not self.is_open:
+            raise UnknownSession("this session is closed; its key and path are revoked")
+        if self.num_calls >= self.budget.max_calls:
+            raise BudgetExceeded(f"the session's {self.budget.max_calls} calls are spent")
+        if self.num_sampled >= self.budget.max_tokens:
+            raise BudgetExceeded(f"the session's {self.budget.max_tokens} sampled tokens are spent")
+        self.num_calls += 1
+
+    def release(self) -> None:
+        """Takes back the count of a call that sampled nothing."""
+        self.num_calls -= 1
+
+    def next_completion_id(self) -> str:
+        """Unique in the run: session ids are random, so a resumed run cannot repeat one."""
+        self.num_named += 1
+        return f"{self.session_id}.{self.num_named}"
+
+    def sampling(self, asked: AskedSampling, *, num_prompt: int, stop_token_ids: tuple[int, ...]) -> SamplingParams:
+        """The hold's distribution (unseeded), cut to budget. Raises BudgetExceeded if the prompt leaves no room for a token."""
+        room = self.budget.max_context - num_prompt
+        if room < 1:
+            raise BudgetExceeded(f"the prompt has {num_prompt} tokens and the session's context holds {self.budget.max_context}; shorten it")
+        limits = [self.hold.max_tokens, room, max(1, self.budget.max_tokens - self.num_sampled)]
+        if asked.max_tokens is not None:
+            limits.append(asked.max_tokens)
+        return SamplingParams(min(limits), self.hold.temperature, self.hold.top_p, stop_token_ids=stop_token_ids)

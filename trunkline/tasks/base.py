@@ -1,0 +1,73 @@
+"""The tasks room's plug points: tasksets that can demonstrate, and that can be certified. Owns no implementation."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from trunkline.protocols import Taskset, Tools
+from trunkline.types import Message, Task
+
+
+@dataclass(frozen=True)
+class Conduct:
+    """One way to behave in an attempt, and what it must earn. `Conduct("says nothing", 0, silence)`."""
+
+    name: str
+    """What it does, in words; unique in its corpus."""
+    earns: Literal[0, 1]
+    """1: honest work; 0: an attack."""
+    act: Callable[[Task, Tools, random.Random], Awaitable[str]]
+    """Works on a task with its tools and returns the answer. It may read the payload: the strongest attacker knows all."""
+
+
+@runtime_checkable
+class DemonstratingTaskset(Taskset, Protocol):
+    """A taskset that can show how its tasks are done.
+
+    >>> class OneTask:
+    ...     def demonstrate(self, task, rng, *, decision_noise): return (*task.prompt, Message("assistant", "yes"))
+    """
+
+    def demonstrate(self, task: Task, rng: random.Random, *, decision_noise: float) -> tuple[Message, ...]:
+        """A whole conversation; each decision is a noisy one with probability `decision_noise`, 0 is always right."""
+        ...
+
+
+@runtime_checkable
+class CertifiableTaskset(Taskset, Protocol):
+    """A taskset that says how it may be cheated, so that its verifier can be put to the proof.
+
+    >>> class OneTask:
+    ...     splits = ("train",)
+    ...     attack_corpus_version = 1
+    ...     conducts = (Conduct("oracle", 1, says_yes), Conduct("no-op", 0, says_nothing))
+    ...     not_excluded = ("an agent that always says yes",)
+    ...     def identity(self): return {"name": "one"}
+    """
+
+    @property
+    def splits(self) -> Sequence[str]:
+        """All splits; a certificate samples each."""
+        ...
+
+    @property
+    def attack_corpus_version(self) -> int:
+        """Raised whenever the corpus changes in meaning."""
+        ...
+
+    @property
+    def conducts(self) -> Sequence[Conduct]:
+        """The oracle and the attacks."""
+        ...
+
+    @property
+    def not_excluded(self) -> Sequence[str]:
+        """Classes of unearned reward that its verifier cannot exclude, in words."""
+        ...
+
+    def identity(self) -> Mapping[str, Any]:
+        """All that decides tasks and verdicts besides code: configuration and data version; plain JSON."""
+        ...

@@ -1,0 +1,105 @@
+"""The trainer's verbs from the conductor's side. Owns the HTTP over the Unix socket; imports no torch."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from trunkline.errors import ConfigError, InfraError, TrainerError, TrunklineError
+from trunkline.trainer.batch import SampleBatch, pack_demonstrations
+from trunkline.trainer.config import LossConfig, OptimizerConfig, PhaseConfig, PhaseKind
+from trunkline.types import Demonstration, PolicyVersion, StepStats, TrainSample, WeightRef
+
+_READY_POLL_S = 0.05
+_ERRORS: Mapping[str, type[TrunklineError]] = {"ConfigError": ConfigError, "InfraError": InfraError}
+
+
+class TrainerClient:
+    """One trainer's process. Every method raises TrainerError if the process is gone or refuses; ConfigError and InfraError
+    come through as themselves. There is no timeout: a step takes as long as it takes, and a dead process is noticed.
+
+    >>> client = TrainerClient(socket_path)
+    >>> await client.begin_phase("rl", OptimizerConfig(lr=3e-4), LossConfig())
+    >>> stats = await client.train_step(samples)
+    """
+
+    def __init__(self, socket_path: Path) -> None:
+        self.socket_path = socket_path
+        self._http = httpx.AsyncClient(
+            transport=httpx.AsyncHTTPTransport(uds=str(socket_path)), base_url="http://trainer", timeout=None, trust_env=False
+        )
+
+    async def wait_ready(self, timeout_s: float) -> None:
+        """Returns once the process has loaded its model. Raises TrainerError after `timeout_s`."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                (await self._http.get("/healthz", timeout=max(0.1, deadline - time.monotonic()))).raise_for_status()
+                return
+            except httpx.HTTPError as error:
+                if time.monotonic() > deadline:
+                    raise TrainerError(
+                        f"the trainer's process at {self.socket_path} is not ready after {timeout_s} s: {error!r}"
+                    ) from error
+            await asyncio.sleep(_READY_POLL_S)
+
+    async def close(self) -> None:
+        """Closes the connection; the process stays."""
+        await self._http.aclose()
+
+    async def begin_phase(self, kind: PhaseKind, optimizer: OptimizerConfig, loss: LossConfig | None = None) -> None:
+        """Starts a phase with a fresh optimiser and step count 0."""
+        config = PhaseConfig(kind=kind, optimizer=optimizer, loss=loss or LossConfig())
+        await self._post("/phase", content=config.model_dump_json().encode())
+
+    async def supervised_steps(self, batches: Sequence[Sequence[Demonstration]]) -> list[StepStats]:
+        """One optimiser step a batch. A step that fails ends the request; those before it are done."""
+        # Packing thousands of tokens is CPU work: beside the event loop, not on it.
+        content = await asyncio.to_thread(pack_demonstrations, batches)
+        return [StepStats(**stats) for stats in await self._post("/supervised_steps", content=content)]
+
+    async def train_step(self, samples: Sequence[TrainSample]) -> StepStats:
+        """One RL step on all samples."""
+        content = await asyncio.to_thread(lambda: SampleBatch.from_samples(samples).to_bytes())
+        return StepStats(**await self._post("/train_step", content=content))
+
+    async def publish(self, version: PolicyVersion, directory: Path) -> WeightRef:
+        """See WeightSource."""
+        answer = await self._post("/publish", json={"version": str(version), "directory": str(directory)})
+        return WeightRef(Path(answer["path"]), PolicyVersion.parse(answer["version"]))
+
+    async def checkpoint(self, folder: Path) -> None:
+        """Model, optimiser, phase and step into `folder`, whole or not at all."""
+        await self._post("/checkpoint", json={"folder": str(folder)})
+
+    async def restore(self, folder: Path) -> int:
+        """Back to a checkpoint, the phase included; returns the phase's optimiser steps."""
+        step: int = (await self._post("/restore", json={"folder": str(folder)}))["step"]
+        return step
+
+    async def save_model(self, folder: Path) -> None:
+        """The current policy as a Hugging Face folder."""
+        await self._post("/save_model", json={"folder": str(folder)})
+
+    async def _post(self, path: str, *, content: bytes | None = None, json: Mapping[str, str] | None = None) -> Any:
+        try:
+            response = await self._http.post(path, content=content, json=json)
+        except httpx.TransportError as error:
+            raise TrainerError(
+                f"the trainer's process at {self.socket_path} is gone or broke off {path}: {error!r}; see its log"
+            ) from error
+        if response.is_success:
+            return response.json()
+        try:
+            error = response.json()["error"]
+            kind, message = error["type"], error["message"]
+        except (ValueError, KeyError, TypeError):
+            raise TrainerError(f"the trainer answered {path} with {response.status_code}: {response.text[:200]!r}") from None
+        if kind in _ERRORS:
+            raise _ERRORS[kind](message)
+        raise TrainerError(message if kind == "TrainerError" else f"{path} failed in the trainer's process: {kind}: {message}; see its log")

@@ -1,0 +1,76 @@
+"""Log-probabilities of trained tokens out of a forest's hidden states. Owns where logits are made, and that they are few."""
+
+# T forest tokens, M trained tokens of all samples, R distinct (forest token, temperature) pairs among them, F flat tokens,
+# C hidden_size, V vocabulary, N rows of a chunk
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from trunkline.attention.forest import Forest
+
+# Logits alive at once; a step with more recomputes them chunk by chunk in the backward pass.
+_MAX_LOGITS_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The rows of logits that a step needs, and which sample's token reads which."""
+
+    parent_R: Tensor
+    """Forest token whose hidden state predicts."""
+    token_id_R: Tensor
+    """What it predicts."""
+    temperature_R: Tensor
+    """Divides the logits (fp64)."""
+    row_M: Tensor
+    """Row of each trained token, in the order of the flat samples."""
+
+
+def find_targets(forest: Forest, trained_F: NDArray[np.bool_], temperature_F: NDArray[np.float64]) -> Targets:
+    """Rows for the trained tokens. A parent predicts the first token of every child, so this is a gather, never a shift.
+
+    Samples that share a token and a temperature share its row. Trained tokens must not be roots.
+    """
+    temperature_M, level_M = np.unique(temperature_F[trained_F], return_inverse=True)
+    pair_R, row_M = np.unique(forest.paths_F[trained_F] * len(temperature_M) + level_M, return_inverse=True)
+    vertex_R = pair_R // max(1, len(temperature_M))
+    parent_R = forest.parent_N[vertex_R]
+    assert (parent_R >= 0).all(), "a first token cannot be trained"
+    return Targets(
+        parent_R=torch.from_numpy(parent_R),
+        token_id_R=torch.from_numpy(forest.token_ids_N[vertex_R]),
+        temperature_R=torch.from_numpy(temperature_M[pair_R % max(1, len(temperature_M))]),
+        row_M=torch.from_numpy(row_M),
+    )
+
+
+def trained_logprobs(
+    hidden_TC: Tensor, targets: Targets, *, logits: Callable[[Tensor], Tensor], vocab_size: int, max_bytes: int = _MAX_LOGITS_BYTES
+) -> Tensor:
+    """logp_M of each trained token under the policy at its sample's temperature, in max(fp32, dtype of hidden_TC).
+
+    `logits` maps hidden_NC to logits_NV; more than `max_bytes` of them are never alive at once.
+    """
+    precise = torch.promote_types(hidden_TC.dtype, torch.float32)
+
+    def rows(hidden_NC: Tensor, token_id_N: Tensor, temperature_N: Tensor) -> Tensor:
+        logits_NV = logits(hidden_NC).to(precise) / temperature_N.unsqueeze(-1)
+        return -F.cross_entropy(logits_NV, token_id_N, reduction="none")
+
+    hidden_RC = hidden_TC.index_select(0, targets.parent_R)
+    temperature_R = targets.temperature_R.to(precise)
+    size = max(1, max_bytes // (vocab_size * precise.itemsize))
+    if len(hidden_RC) <= size:
+        return rows(hidden_RC, targets.token_id_R, temperature_R).index_select(0, targets.row_M)
+    chunks = zip(hidden_RC.split(size), targets.token_id_R.split(size), temperature_R.split(size), strict=True)
+    logp_R = torch.cat([checkpoint(rows, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks])
+    return logp_R.index_select(0, targets.row_M)

@@ -1,0 +1,205 @@
+"""The optimiser step over a prefix forest. Owns decoder, optimiser and step count; losses see flat log-probabilities alone.
+
+samples ─► forest ─► one forward ─► logits at trained tokens ─► logp a sample's token ─► loss ─► one backward ─► AdamW
+                     (each distinct context once)               (losses are blind to forests)
+"""
+
+# T forest tokens, F flat tokens of all samples, M trained ones among them, C hidden_size
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from trunkline.attention.blocks import ForestAttend
+from trunkline.attention.forest import Forest, Ints, build_forest
+from trunkline.errors import TrainerError
+from trunkline.models.decoder import Decoder
+from trunkline.trainer.batch import DemonstrationBatch, SampleBatch
+from trunkline.trainer.cispo import cispo_loss
+from trunkline.trainer.config import LossConfig, OptimizerConfig, PhaseConfig, PhaseKind
+from trunkline.trainer.flops import flop_ratio
+from trunkline.trainer.logprobs import find_targets, trained_logprobs
+from trunkline.trainer.loss import LossSum
+from trunkline.trainer.schedule import learning_rate
+from trunkline.trainer.sft import sft_loss
+from trunkline.types import StepStats
+
+
+@dataclass
+class Progress:
+    """A phase under way."""
+
+    config: PhaseConfig
+    """What is trained and how."""
+    optimizer: torch.optim.AdamW
+    """Its state is this phase's alone."""
+    num_steps: int = 0
+    """Optimiser steps done in this phase."""
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One forward pass, with what its record needs."""
+
+    forest: Forest
+    """Where it ran."""
+    num_samples: int
+    """Sequences merged."""
+    logp_M: Tensor
+    """Log-probability of each trained token."""
+    seconds: Mapping[str, float]
+    """Wall time of its parts."""
+
+
+class Learner:
+    """A decoder that learns, phase after phase; each phase has a fresh optimiser and counts its own steps.
+
+    >>> learner = Learner(load_decoder(folder))
+    >>> learner.begin_phase(PhaseConfig(kind="rl", optimizer=OptimizerConfig(lr=3e-4)))
+    >>> stats = learner.train_step(SampleBatch.from_samples(samples))
+    """
+
+    def __init__(self, decoder: Decoder) -> None:
+        self.decoder = decoder
+        self.progress: Progress | None = None
+
+    def begin_phase(self, config: PhaseConfig) -> None:
+        """Starts a phase: fresh optimiser, step count 0. Raises ConfigError on a schedule without an end."""
+        learning_rate(config.optimizer.warmup_steps + 1, config.optimizer)
+        self.progress = Progress(config, make_optimizer(self.decoder, config.optimizer))
+
+    def train_step(self, batch: SampleBatch) -> StepStats:
+        """One RL step on the samples of a step's kept groups: loss sum over their trained tokens, divided by their number.
+
+        Raises TrainerError, with weights and optimiser untouched, on another phase, on ids or lengths beyond the model's,
+        and on a loss or gradient that is not finite.
+        """
+        started = time.perf_counter()
+        progress = self._expect("rl")
+        if not batch.mask_F.any():
+            raise TrainerError(f"none of the {len(batch.lengths_S)} samples has a trained token; skip the step")
+        done = self._forward(batch.sequences(), batch.mask_F, np.repeat(batch.temperatures_S, batch.lengths_S))
+        old_logp_M = _like(batch.logprobs_F[batch.mask_F], done.logp_M)
+        result = _objective(progress.config.loss, done.logp_M, old_logp_M, _like(batch.advantages_F[batch.mask_F], done.logp_M))
+        extra = {
+            **result.stats,
+            "max_abs_logprob_gap": (done.logp_M.detach() - old_logp_M).abs().max().item(),
+            "entropy": -old_logp_M.mean().item(),
+        }
+        return self._update(progress, done, result.total / len(done.logp_M), extra=extra, started=started)
+
+    def supervised_step(self, batch: DemonstrationBatch) -> StepStats:
+        """One step of weighted likelihood. Raises TrainerError as train_step does, and on weights that sum to nothing."""
+        started = time.perf_counter()
+        progress = self._expect("supervised")
+        trained_F = batch.weights_F != 0
+        if not batch.weights_F.sum() > 0:
+            raise TrainerError(
+                f"the loss weights of {len(batch.lengths_S)} demonstrations sum to {batch.weights_F.sum()}; nothing to imitate"
+            )
+        done = self._forward(batch.sequences(), trained_F, np.ones(len(trained_F)))
+        loss = sft_loss(done.logp_M, _like(batch.weights_F[trained_F], done.logp_M))
+        return self._update(progress, done, loss, extra={}, started=started)
+
+    def _expect(self, kind: PhaseKind) -> Progress:
+        found = self.progress.config.kind if self.progress else None
+        if self.progress is None or found != kind:
+            raise TrainerError(f"a step of kind {kind!r} came in a phase of kind {found!r}; begin a {kind!r} phase first")
+        return self.progress
+
+    def _forward(self, sequences: Sequence[Ints], trained_F: NDArray[np.bool_], temperature_F: NDArray[np.float64]) -> _Pass:
+        started = time.perf_counter()
+        forest = build_forest(sequences)
+        self._check_fit(forest)
+        targets = find_targets(forest, trained_F, temperature_F)
+        attend = ForestAttend(forest)
+        built = time.perf_counter()
+        hidden_TC = self.decoder(torch.from_numpy(forest.token_ids_N), torch.from_numpy(forest.positions_N), attend)
+        vocab_size = self.decoder.config.vocab_size
+        logp_M = trained_logprobs(hidden_TC, targets, logits=self.decoder.logits, vocab_size=vocab_size)
+        seconds = {"forest_seconds": built - started, "forward_seconds": time.perf_counter() - built}
+        return _Pass(forest, len(sequences), logp_M, seconds)
+
+    def _check_fit(self, forest: Forest) -> None:
+        config = self.decoder.config
+        longest, largest = int(forest.positions_N.max()) + 1, int(forest.token_ids_N.max())
+        if longest > config.max_positions:
+            raise TrainerError(f"a sample of {longest} tokens exceeds the model's {config.max_positions} positions; cap the context")
+        if largest >= config.vocab_size:
+            raise TrainerError(f"token id {largest} is outside the model's vocabulary of {config.vocab_size}; wrong tokenizer?")
+
+    def _update(self, progress: Progress, done: _Pass, loss: Tensor, *, extra: Mapping[str, float], started: float) -> StepStats:
+        forwarded = time.perf_counter()
+        step = progress.num_steps + 1
+        if not torch.isfinite(loss):
+            raise TrainerError(f"the loss of step {step} is {loss.item()}; no update was made; look at {dict(extra)}")
+        progress.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        backwarded = time.perf_counter()
+        config = progress.config.optimizer
+        grad_norm = self._clip(step, config.clip_norm)
+        rate = learning_rate(step, config)
+        for group in progress.optimizer.param_groups:
+            group["lr"] = rate
+        progress.optimizer.step()
+        progress.num_steps = step
+        ended = time.perf_counter()
+        seconds = {**done.seconds, "backward_seconds": backwarded - forwarded, "optimizer_seconds": ended - backwarded}
+        return StepStats(
+            step=step,
+            loss=loss.item(),
+            grad_norm=grad_norm,
+            learning_rate=rate,
+            num_samples=done.num_samples,
+            num_flat_tokens=done.forest.num_flat_tokens,
+            num_forest_tokens=done.forest.num_tokens,
+            num_trained_tokens=len(done.logp_M),
+            flop_ratio=self._flop_ratio(done.forest),
+            seconds=ended - started,
+            extra={**extra, **seconds},
+        )
+
+    def _clip(self, step: int, clip_norm: float) -> float:
+        gradients = [parameter.grad for parameter in self.decoder.parameters() if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        if not torch.isfinite(norm):
+            self.decoder.zero_grad(set_to_none=True)
+            raise TrainerError(f"the gradient of step {step} has norm {norm.item()}; no update was made; lower the learning rate?")
+        nn.utils.clip_grads_with_norm_(self.decoder.parameters(), clip_norm, norm)
+        return norm.item()
+
+    def _flop_ratio(self, forest: Forest) -> float:
+        config = self.decoder.config
+        return flop_ratio(
+            forest,
+            num_parameters=sum(parameter.numel() for parameter in self.decoder.model.layers.parameters()),
+            attention_width=config.num_heads * config.head_dim,
+            num_layers=config.num_layers,
+        )
+
+
+def make_optimizer(decoder: Decoder, config: OptimizerConfig) -> torch.optim.AdamW:
+    """AdamW that decays matrices only; one fused kernel, for on small models the calls are the cost."""
+    parameters = list(decoder.parameters())
+    groups = [
+        {"params": [parameter for parameter in parameters if parameter.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [parameter for parameter in parameters if parameter.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
+
+
+def _objective(config: LossConfig, logp_M: Tensor, old_logp_M: Tensor, advantage_M: Tensor) -> LossSum:
+    match config.name:
+        case "cispo":
+            return cispo_loss(logp_M, old_logp_M, advantage_M, is_weight_cap=config.is_weight_cap)
+
+
+def _like(values_M: NDArray[np.float64], reference: Tensor) -> Tensor:
+    return torch.from_numpy(values_M).to(reference.dtype)
