@@ -110,7 +110,7 @@ def test_ctrl_c_is_left_to_the_conductor_and_sigterm_ends_cleanly(tmp_path: Path
         await client.begin_phase("rl", OptimizerConfig())
         process.terminate()
         assert await asyncio.to_thread(process.wait, 10) == 0
-        with pytest.raises(TrainerError, match="the trainer's process .* is gone"):
+        with pytest.raises(TrainerError, match=r"the trainer's process .* is gone"):
             await client.train_step(SAMPLES)
 
     run(tmp_path, check)

@@ -122,7 +122,7 @@ class _BlockAttention(torch.autograd.Function):
         return out_THD
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad_THD: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad_THD: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         q_THD, k_TKD, v_TKD, out_THD, lse_TH = ctx.saved_tensors  # type: ignore[attr-defined]
         plan: _Plan = ctx.plan  # type: ignore[attr-defined]
         grad_THD = grad_THD.contiguous()

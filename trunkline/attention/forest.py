@@ -9,14 +9,15 @@ Two samples, `5 6 7 8` and `5 6 9`, as a forest of one tree with three nodes:
 
 Key k is visible to query q iff k <= q < subtree_end(k). A node ends only where contexts really part: a sample that merely
 ends inside a chain cuts nothing, so the number of nodes follows the branches, not the samples.
-
-Shapes: N forest tokens, U nodes, S samples, F tokens of all samples laid end to end.
 """
+
+# N forest tokens, U nodes, S samples, S1 = S + 1, F tokens of all samples laid end to end, A samples that add tokens
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,33 +76,12 @@ def build_forest(sequences: Sequence[TokenIds]) -> Forest:
     """
     rows = [np.asarray(sequence, dtype=np.int64) for sequence in sequences]
     _check(rows)
-    # Big-endian bytes compare like the token ids; Python then sorts with memcmp.
-    keys = [row.astype(">u4").tobytes() for row in rows]
-    order = sorted(range(len(rows)), key=keys.__getitem__)
-    paths: list[Ints] = [rows[0]] * len(rows)
-    parent_pieces: list[int] = []
-    first_new, shared, fresh = [], [], []
-    size = 0
-    previous: Ints = rows[order[0]][:0]
-    path = previous
-    for sample in order:
-        row = rows[sample]
-        common = _common_prefix(previous, row)
-        parent_pieces.append(int(path[common - 1]) if common else -1)
-        added = len(row) - common
-        path = np.concatenate((path[:common], np.arange(size, size + added)))
-        first_new.append(size)
-        shared.append(common)
-        fresh.append(row[common:])
-        paths[sample] = path
-        size += added
-        previous = row
+    paths, first_S, shared_S, parent_S, fresh = _merge(rows)
     added_S = np.array([len(piece) for piece in fresh])
-    adds = added_S > 0
-    first_A, parent_A = np.array(first_new)[adds], np.array(parent_pieces)[adds]
-    index_N = np.arange(size)
-    positions_N = index_N - np.repeat(np.array(first_new) - np.array(shared), added_S)
-    parent_N = index_N - 1
+    size = int(added_S.sum())
+    positions_N = np.arange(size) - np.repeat(first_S - shared_S, added_S)
+    first_A, parent_A = first_S[added_S > 0], parent_S[added_S > 0]
+    parent_N = np.arange(size) - 1
     parent_N[first_A] = parent_A
     start_U = _node_starts(first_A, parent_A)
     return Forest(
@@ -114,6 +94,37 @@ def build_forest(sequences: Sequence[TokenIds]) -> Forest:
         paths_F=np.concatenate(paths),
         path_offsets_S1=np.concatenate(([0], np.cumsum([len(row) for row in rows]))),
     )
+
+
+class _Merged(NamedTuple):
+    """What each sequence adds, in sorted order (S), and every sequence's path, in the order given."""
+
+    paths: list[Ints]
+    first_S: Ints  # forest index of the first token it adds
+    shared_S: Ints  # tokens it shares
+    parent_S: Ints  # forest index of the last one shared; -1 if none
+    fresh: list[Ints]  # the tokens it adds
+
+
+def _merge(rows: Sequence[Ints]) -> _Merged:
+    # Big-endian bytes compare like the token ids; Python then sorts with memcmp, a prefix before what extends it.
+    keys = [row.astype(">u4").tobytes() for row in rows]
+    path = previous = rows[0][:0]
+    paths, fresh = [path] * len(rows), []
+    first_S, shared_S, parent_S = [], [], []
+    size = 0
+    for sample in sorted(range(len(rows)), key=keys.__getitem__):
+        row = rows[sample]
+        shared = _common_prefix(previous, row)
+        first_S.append(size)
+        shared_S.append(shared)
+        parent_S.append(int(path[shared - 1]) if shared else -1)
+        fresh.append(row[shared:])
+        path = np.concatenate((path[:shared], np.arange(size, size + len(row) - shared)))
+        paths[sample] = path
+        size += len(row) - shared
+        previous = row
+    return _Merged(paths, np.array(first_S), np.array(shared_S), np.array(parent_S), fresh)
 
 
 def _check(rows: Sequence[Ints]) -> None:

@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ from trunkline.types import Demonstration, TrainSample
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+
+_Scalar = TypeVar("_Scalar", bound=np.generic)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +46,8 @@ class SampleBatch:
         if len(self.temperatures_S) != len(self.lengths_S) or not (self.temperatures_S > 0).all():
             raise TrainerError("each sample needs one positive temperature; greedy samples are not trained")
         _check_first_tokens(self.lengths_S, self.mask_F, "mask")
+        if not np.isfinite(self.logprobs_F).all():
+            raise TrainerError("recorded log-probabilities must be finite: a token of probability 0 cannot have been sampled")
 
     @classmethod
     def from_samples(cls, samples: Sequence[TrainSample]) -> SampleBatch:
@@ -119,11 +124,11 @@ def unpack_demonstrations(body: bytes) -> list[DemonstrationBatch]:
     return [DemonstrationBatch(*piece) for piece in pieces]
 
 
-def _flat(streams: Sequence[Sequence[float]], dtype: type[np.generic]) -> NDArray[np.generic]:
+def _flat(streams: Sequence[Sequence[float]], dtype: type[_Scalar]) -> NDArray[_Scalar]:
     return np.fromiter(chain.from_iterable(streams), dtype=dtype, count=sum(map(len, streams)))
 
 
-def _split(stream: NDArray[np.generic], sizes: Ints) -> list[NDArray[np.generic]]:
+def _split(stream: NDArray[_Scalar], sizes: Ints) -> list[NDArray[_Scalar]]:
     ends = np.cumsum(sizes).tolist()
     return [stream[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
@@ -143,11 +148,11 @@ def _check_first_tokens(lengths_S: Ints, stream_F: NDArray[np.generic], name: st
 
 def _pack(**arrays: NDArray[np.generic]) -> bytes:
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    np.savez(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()
 
 
-def _unpack(body: bytes, names: tuple[str, ...]) -> dict[str, NDArray[np.generic]]:
+def _unpack(body: bytes, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
     try:
         with np.load(io.BytesIO(body), allow_pickle=False) as archive:
             return {name: archive[name] for name in names}

@@ -96,8 +96,8 @@ class TrainerClient:
         if response.is_success:
             return response.json()
         try:
-            error = response.json()["error"]
-            kind, message = error["type"], error["message"]
+            refusal = response.json()["error"]
+            kind, message = refusal["type"], refusal["message"]
         except (ValueError, KeyError, TypeError):
             raise TrainerError(f"the trainer answered {path} with {response.status_code}: {response.text[:200]!r}") from None
         if kind in _ERRORS:

@@ -61,9 +61,12 @@ def trained_logprobs(
     `logits` maps hidden_NC to logits_NV; more than `max_bytes` of them are never alive at once.
     """
     precise = torch.promote_types(hidden_TC.dtype, torch.float32)
+    is_scaled = bool((targets.temperature_R != 1).any())  # two passes over the logits, forward and backward, if they are
 
     def rows(hidden_NC: Tensor, token_id_N: Tensor, temperature_N: Tensor) -> Tensor:
-        logits_NV = logits(hidden_NC).to(precise) / temperature_N.unsqueeze(-1)
+        logits_NV = logits(hidden_NC).to(precise)
+        if is_scaled:
+            logits_NV = logits_NV / temperature_N.unsqueeze(-1)
         return -F.cross_entropy(logits_NV, token_id_N, reduction="none")
 
     hidden_RC = hidden_TC.index_select(0, targets.parent_R)

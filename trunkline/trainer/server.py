@@ -55,7 +55,7 @@ class TrainerRoutes:
         posts = (self.phase, self.supervised_steps, self.train_step, self.publish, self.checkpoint, self.restore, self.save_model)
         routes = [Route("/healthz", self.healthz), *(Route(f"/{post.__name__}", post, methods=["POST"]) for post in posts)]
         handlers = {TrunklineError: _refused, ValidationError: _refused, Exception: _broken}
-        return Starlette(routes=routes, exception_handlers=handlers)  # type: ignore[arg-type]
+        return Starlette(routes=routes, exception_handlers=handlers)
 
     async def healthz(self, request: Request) -> Response:
         """200 as soon as the model is loaded."""

@@ -141,7 +141,7 @@ class Learner:
         if not torch.isfinite(loss):
             raise TrainerError(f"the loss of step {step} is {loss.item()}; no update was made; look at {dict(extra)}")
         progress.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         backwarded = time.perf_counter()
         config = progress.config.optimizer
         grad_norm = self._clip(step, config.clip_norm)

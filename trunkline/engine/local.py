@@ -1,0 +1,140 @@
+"""The local engine: one decoder sampling for many requests, a step at a time. Owns the model and its steps; no HTTP, no clock.
+
+    step() = schedule ──► run ──► postprocess
+               rows         model, sampler    finished generations
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trunkline.engine.kv_cache import KvCache, default_num_slots
+from trunkline.engine.sampler import Sampled, sample
+from trunkline.engine.scheduler import Finished, Scheduler, Step
+from trunkline.engine.step_attention import StepAttend, group_rows
+from trunkline.errors import EngineError
+from trunkline.models.checkpoint import load_decoder
+from trunkline.models.decoder import Decoder
+from trunkline.types import GenerationRequest, PolicyVersion, WeightRef
+from trunkline.weights.files import fetch
+
+_DEFAULT_STEP_TOKENS = 2048
+
+
+@dataclass
+class LocalEngine:
+    """Synchronous: whoever holds it calls step() until nothing is left.
+
+    >>> engine = LocalEngine.load(folder, version=PolicyVersion(1, 0), dtype=torch.float32)
+    >>> engine.add(request)
+    >>> while not (finished := engine.step()): pass
+    """
+
+    decoder: Decoder
+    """The policy."""
+    cache: KvCache
+    """Keys and values of all cached tokens."""
+    scheduler: Scheduler
+    """Decides what a step computes."""
+    is_paused: bool = False
+    """While true, step() does nothing."""
+
+    @classmethod
+    def build(
+        cls,
+        decoder: Decoder,
+        *,
+        version: PolicyVersion,
+        max_batch: int = 256,
+        num_slots: int | None = None,
+        max_step_tokens: int = _DEFAULT_STEP_TOKENS,
+    ) -> LocalEngine:
+        """An engine around a decoder, which it owns from here on. `num_slots` None takes what 512 MB hold."""
+        dtype = next(decoder.parameters()).dtype
+        num_slots = default_num_slots(decoder.config, dtype) if num_slots is None else num_slots
+        cache = KvCache.allocate(decoder.config, num_slots=num_slots, dtype=dtype)
+        scheduler = Scheduler(
+            version=version,
+            max_context=decoder.config.max_positions,
+            max_batch=max_batch,
+            num_slots=num_slots,
+            max_step_tokens=max(max_step_tokens, max_batch),
+        )
+        return cls(decoder.eval().requires_grad_(False), cache, scheduler)
+
+    @classmethod
+    def load(
+        cls, folder: Path, *, version: PolicyVersion, dtype: torch.dtype, max_batch: int = 256, num_slots: int | None = None
+    ) -> LocalEngine:
+        """Reads a Hugging Face folder. Raises ConfigError if it does not hold a supported model."""
+        return cls.build(load_decoder(folder, dtype=dtype), version=version, max_batch=max_batch, num_slots=num_slots)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether step() would compute anything."""
+        return not self.is_paused and self.scheduler.has_work
+
+    def add(self, request: GenerationRequest) -> None:
+        """Queues a request. Raises EngineError for token ids outside the vocabulary, and if it can never run."""
+        vocab_size = self.decoder.config.vocab_size
+        if wrong := [token_id for token_id in request.token_ids if not 0 <= token_id < vocab_size]:
+            raise EngineError(f"token ids must be 0..{vocab_size - 1}, got {wrong[:5]} in the prompt")
+        self.scheduler.add(request)
+
+    def abort(self, request_ids: Sequence[str]) -> list[Finished]:
+        """Ends those of the requests that are still here."""
+        return self.scheduler.abort(request_ids)
+
+    def step(self) -> list[Finished]:
+        """One forward pass over the new tokens of all rows; returns the requests that it finished."""
+        step = None if self.is_paused else self.scheduler.schedule()
+        if step is None:
+            return []
+        sampled = self._run(step)
+        return self.scheduler.postprocess(step, sampled.token_ids_N, sampled.logprobs_N)
+
+    def update_weights(self, ref: WeightRef) -> None:
+        """Loads published weights between two steps; running requests go on under them on the keys they have.
+
+        Raises:
+            EngineError: the file cannot be read, holds another version, or does not fit the model, which is unchanged then.
+        """
+        if ref.version == self.scheduler.version:
+            return  # a version is never reused, so these are the weights that are loaded
+        tensors = fetch(ref)
+        _check_fit(self.decoder.state_dict(), tensors, ref)
+        self.decoder.load_state_dict(tensors)
+        self.scheduler.change_version(ref.version)
+
+    @torch.inference_mode()
+    def _run(self, step: Step) -> Sampled:
+        rows, sampling_N = self.scheduler.rows, step.sampling_rows_N
+        num_rows = len(step.count_B)
+        dtype = self.cache.layers[0].dtype
+        length_B = rows.num_computed_R[:num_rows] + step.count_B
+        groups = group_rows(step.start_B, step.count_B, length_B, slots_BL=rows.slots_RX[:num_rows], dtype=dtype)
+        attend = StepAttend(self.cache, torch.from_numpy(step.slots_T), groups)
+        hidden_TC = self.decoder(torch.from_numpy(step.token_ids_T), torch.from_numpy(step.positions_T), attend)
+        last_N = (step.start_B + step.count_B - 1)[sampling_N]
+        sampled = sample(
+            self.decoder.logits(hidden_TC[torch.from_numpy(last_N)]),
+            temperature_N=rows.temperature_R[sampling_N],
+            top_p_N=rows.top_p_R[sampling_N],
+            seed_N=rows.seed_R[sampling_N],
+            position_N=rows.num_tokens_R[sampling_N] - rows.num_prompt_R[sampling_N],
+        )
+        if not np.isfinite(sampled.logprobs_N).all():
+            raise EngineError(f"policy version {self.scheduler.version} gives logits that are not finite; its weights have diverged")
+        return sampled
+
+
+def _check_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], ref: WeightRef) -> None:
+    wrong = sorted(expected.keys() ^ found.keys()) or sorted(name for name in expected if expected[name].shape != found[name].shape)
+    if wrong:
+        raise EngineError(f"{ref.path} does not fit the engine's model, first at {wrong[0]!r} ({len(wrong)} tensors in all)")

@@ -1,0 +1,81 @@
+"""Logits to sampled tokens and their log-probabilities, the whole batch at once. Owns the distribution; not when to stop."""
+
+# N rows, V vocabulary
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trunkline.engine.slots import Ints
+
+Floats = NDArray[np.float64]
+Seeds = NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """One token a row."""
+
+    token_ids_N: Ints
+    """The tokens."""
+    logprobs_N: Floats
+    """log p under the distribution sampled from; 0 where greedy."""
+
+
+def sample(logits_NV: Tensor, *, temperature_N: Floats, top_p_N: Floats, seed_N: Seeds, position_N: Ints) -> Sampled:
+    """Inverse transform sampling in float64, with one uniform number per (seed, position).
+
+    So a token depends on its row's logits, seed and position in the completion alone, never on the batch around it.
+    Temperature 0 is greedy. `top_p_N` keeps the most likely tokens up to and including the one that reaches that mass.
+    """
+    is_greedy_N = temperature_N == 0
+    scaled_NV = logits_NV.double()
+    if not (temperature_N == 1).all():
+        scaled_NV = scaled_NV / torch.from_numpy(np.where(is_greedy_N, 1.0, temperature_N)).unsqueeze(1)
+    logprobs_NV = torch.log_softmax(scaled_NV, dim=-1)
+    restricted = np.flatnonzero(top_p_N < 1)
+    if len(restricted):
+        logprobs_NV[restricted] = _nucleus(logprobs_NV[restricted], torch.from_numpy(top_p_N[restricted]))
+    token_ids_N1 = _invert_cdf(logprobs_NV.exp(), torch.from_numpy(uniform(seed_N, position_N)))
+    if is_greedy_N.any():
+        token_ids_N1 = torch.where(torch.from_numpy(is_greedy_N)[:, None], logits_NV.argmax(-1, keepdim=True), token_ids_N1)
+    picked_N = logprobs_NV.gather(1, token_ids_N1).squeeze(1).numpy()
+    return Sampled(token_ids_N1.squeeze(1).numpy(), np.where(is_greedy_N & np.isfinite(picked_N), 0.0, picked_N))
+
+
+def uniform(seed_N: Seeds, position_N: Ints) -> Floats:
+    """Numbers in [0, 1) by counter: two rounds of the SplitMix64 finaliser (Steele, Lea, Flood 2014) over seed and position."""
+    mixed_N = _mix(_mix(seed_N) + position_N.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+    return (mixed_N >> np.uint64(11)) * 2.0**-53
+
+
+def _mix(x_N: Seeds) -> Seeds:
+    x_N = x_N + np.uint64(0x9E3779B97F4A7C15)
+    x_N = (x_N ^ (x_N >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x_N = (x_N ^ (x_N >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x_N ^ (x_N >> np.uint64(31))
+
+
+def _invert_cdf(probs_NV: Tensor, uniform_N: Tensor) -> Tensor:
+    """token_ids_N1: the first token whose cumulative probability passes uniform x total."""
+    cdf_NV = probs_NV.cumsum(-1)
+    total_N1 = cdf_NV[:, -1:].contiguous()
+    token_ids_N1 = torch.searchsorted(cdf_NV, uniform_N[:, None] * total_N1, right=True)
+    # Rounding can carry uniform x total to the total itself; the last token of positive probability is meant then.
+    return torch.minimum(token_ids_N1, torch.searchsorted(cdf_NV, total_N1)).clamp_(max=probs_NV.shape[1] - 1)
+
+
+def _nucleus(logprobs_NV: Tensor, top_p_N: Tensor) -> Tensor:
+    """Renormalised logprobs_NV of the smallest set of most likely tokens whose mass reaches top_p; -inf elsewhere."""
+    sorted_NV, order_NV = logprobs_NV.sort(dim=-1, descending=True, stable=True)
+    probs_NV = sorted_NV.exp()
+    mass_before_NV = probs_NV.cumsum(-1) - probs_NV
+    is_kept_NV = mass_before_NV < top_p_N[:, None]
+    is_kept_NV[:, 0] = True
+    kept_NV = torch.full_like(logprobs_NV, -torch.inf).scatter_(1, order_NV, sorted_NV.masked_fill(~is_kept_NV, -torch.inf))
+    return kept_NV - kept_NV.logsumexp(-1, keepdim=True)

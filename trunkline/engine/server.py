@@ -1,0 +1,164 @@
+"""The engine's process: one local engine behind vLLM's wire shape on a Unix socket. Owns the loop and the routes.
+
+    python -m trunkline.engine.server --model FOLDER --socket PATH --version 1.0
+
+    POST /inference/v1/generate         POST /pause?mode=keep|abort    POST /update_weights {path, version}
+    POST /inference/v1/abort_requests   POST /resume                   GET  /weight_info
+    GET  /health                        GET  /is_paused
+
+One thread. Steps run on the event loop, which gets one turn after each: `engine.step(); await asyncio.sleep(0)`. A step is
+milliseconds, and requests that come in meanwhile wait in the socket for the next one anyway. A thread beside torch would
+make each of them wait for the interpreter lock at every operation of the step: half the throughput, measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import FrameType
+
+import msgspec
+import torch
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from trunkline.engine import wire
+from trunkline.engine.local import LocalEngine
+from trunkline.engine.scheduler import Finished
+from trunkline.errors import ConfigError, EngineError, InfraError
+from trunkline.types import Generation, PolicyVersion, WeightRef
+
+_PARENT_POLL_S = 0.5
+_IDLE_CONNECTION_S = 3600  # the client's pool decides which connections live
+_DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+_ENCODE = msgspec.json.Encoder().encode
+_DECODE_REQUEST = msgspec.json.Decoder(wire.WireRequest).decode
+
+
+class EngineRoutes:
+    """HTTP verbs of one engine, and the loop that steps it."""
+
+    def __init__(self, engine: LocalEngine, *, on_failure: Callable[[], None]) -> None:
+        """`on_failure` is called once if a step raises; the engine's state is lost then."""
+        self.engine = engine
+        self._on_failure = on_failure
+        self._answers: dict[str, asyncio.Future[Generation]] = {}
+        self._has_work = asyncio.Event()
+
+    def app(self) -> Starlette:
+        """The application; errors are {"error": {"type", "message"}}."""
+        posts = {
+            wire.GENERATE: self.generate,
+            wire.ABORT: self.abort_requests,
+            "/pause": self.pause,
+            "/resume": self.resume,
+            "/update_weights": self.update_weights,
+        }
+        gets = {"/health": self.health, "/is_paused": self.is_paused, "/weight_info": self.weight_info}
+        routes = [Route(path, endpoint, methods=["POST"]) for path, endpoint in posts.items()]
+        routes += [Route(path, endpoint, methods=["GET"]) for path, endpoint in gets.items()]
+        refused = (msgspec.ValidationError, msgspec.DecodeError, ValueError, EngineError, InfraError)
+        return Starlette(routes=routes, lifespan=self._lifespan, exception_handlers=dict.fromkeys(refused, _refused))
+
+    async def generate(self, request: Request) -> Response:
+        """Samples one completion; a client that hangs up aborts it."""
+        asked = _DECODE_REQUEST(await request.body()).unpack()
+        self.engine.add(asked)
+        answer = self._answers[asked.request_id] = asyncio.get_running_loop().create_future()
+        self._has_work.set()
+        hang_up = asyncio.ensure_future(request.receive())  # after the body, the next message is the disconnect
+        hang_up.add_done_callback(lambda _: self._abort([asked.request_id]))
+        try:
+            return _json(wire.WireGeneration.pack(asked.request_id, await answer))
+        finally:
+            hang_up.cancel()
+
+    async def abort_requests(self, request: Request) -> Response:
+        """Ends requests; their generate calls answer with what was sampled. Unknown ids have ended already."""
+        self._abort(msgspec.json.decode(await request.body(), type=wire.WireAbort).request_ids)
+        return _json({})
+
+    async def pause(self, request: Request) -> Response:
+        """Stops sampling before it answers. mode=keep (default) leaves the requests as they are, mode=abort ends them."""
+        mode = request.query_params.get("mode", "keep")
+        if mode not in ("keep", "abort"):
+            raise ValueError(f"mode must be keep or abort, got {mode!r}")
+        self.engine.is_paused = True
+        if mode == "abort":
+            self._abort(list(self._answers))
+        return _json({"status": "paused"})
+
+    async def resume(self, request: Request) -> Response:
+        """Samples on."""
+        self.engine.is_paused = False
+        self._has_work.set()
+        return _json({"status": "resumed"})
+
+    async def is_paused(self, request: Request) -> Response:
+        """Whether sampling is stopped."""
+        return _json({"is_paused": self.engine.is_paused})
+
+    async def update_weights(self, request: Request) -> Response:
+        """Loads weights between two steps; requests in flight go on under them."""
+        update = msgspec.json.decode(await request.body(), type=wire.WireUpdate)
+        self.engine.update_weights(WeightRef(Path(update.path), PolicyVersion.parse(update.version)))
+        return await self.weight_info(request)
+
+    async def weight_info(self, request: Request) -> Response:
+        """The policy version that samples now."""
+        return _json({"weight_version": str(self.engine.scheduler.version)})
+
+    async def health(self, request: Request) -> Response:
+        """Ready, and what has been done."""
+        scheduler = self.engine.scheduler
+        return _json(
+            wire.WireHealth(
+                status="paused" if self.engine.is_paused else "running",
+                weight_version=str(scheduler.version),
+                tokens_computed=scheduler.stats.num_computed,
+                tokens_reused=scheduler.stats.num_reused,
+                tokens_sampled=scheduler.stats.num_sampled,
+                num_steps=scheduler.stats.num_steps,
+                running=scheduler.rows.num_rows,
+                waiting=len(scheduler.waiting),
+            )
+        )
+
+    @asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        stepping = asyncio.create_task(self._step_for_ever())
+        try:
+            yield
+        finally:
+            stepping.cancel()
+
+    async def _step_for_ever(self) -> None:
+        try:
+            while True:
+                if not self.engine.has_work:
+                    self._has_work.clear()
+                    await self._has_work.wait()
+                self._resolve(self.engine.step())
+                await asyncio.sleep(0)
+        except Exception:
+            self._on_failure()
+            raise
+
+    def _abort(self, request_ids: Sequence[str]) -> None:
+        self._resolve(self.engine.abort(request_ids))
+
+    def _resolve(self, finished: Sequence[Finished]) -> None:
+        for one in finished:
+            answer = self._answers.pop(one.request_id)
+            if not answer.done():
+                answer.set_result(one.generation)

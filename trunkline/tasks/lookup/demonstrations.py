@@ -1,0 +1,72 @@
+"""Conversations of an oracle that errs on purpose. Owns no tokens.
+
+The oracle makes the needed lookups in order and copies what they returned. Before each lookup and before the answer it
+errs with probability `decision_noise`: a needless lookup of the entity at hand, or a wrong answer at once.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import TYPE_CHECKING
+
+from trunkline.tasks.lookup.questions import Instance
+from trunkline.tasks.lookup.vocabulary import AND
+from trunkline.tasks.lookup.world import ARGUMENTS, Lookup, LookupTools, format_value
+from trunkline.types import Message, Task, ToolCall
+
+if TYPE_CHECKING:
+    from trunkline.tasks.lookup.taskset import LookupTaskset
+
+_NEEDLESS_LOOKUP_SHARE = 0.3
+_RANDOM_EXPONENTS = (3.0, 9.0)
+
+
+def demonstrate(taskset: LookupTaskset, task: Task, rng: random.Random, *, decision_noise: float) -> tuple[Message, ...]:
+    """The prompt, then one lookup a turn with its true result, then the answer; always right at `decision_noise` 0."""
+    instance = taskset.instance(task)
+    conversation = _Conversation(task, taskset.open_tools(task))
+    for pending in (*instance.needed, None):
+        if rng.random() < decision_noise:
+            if rng.random() >= _NEEDLESS_LOOKUP_SHARE:
+                return conversation.end(wrong_answer(task, instance, rng))
+            conversation.look_up_needlessly(instance, pending, rng)
+        if pending is not None:
+            conversation.look_up(pending)
+    return conversation.end(instance.answer)
+
+
+def wrong_answer(task: Task, instance: Instance, rng: random.Random) -> str:
+    """Of the right form: the other city, a random value, or two."""
+    if task.kind == "comparison":
+        return next(lookup.entity for lookup in instance.needed if lookup.entity != instance.answer)
+    while True:
+        given = AND.join(format_value(10 ** rng.uniform(*_RANDOM_EXPONENTS)) for _ in instance.answer.split(AND))
+        if given != instance.answer:
+            return given
+
+
+class _Conversation:
+    """Grows by whole turns; results come from the real tools."""
+
+    def __init__(self, task: Task, tools: LookupTools) -> None:
+        self._tools = tools
+        self._messages = list(task.prompt)
+        self._made: list[Lookup] = []
+
+    def look_up(self, lookup: Lookup) -> None:
+        call = ToolCall(f"call_{len(self._made)}", lookup.tool, json.dumps({ARGUMENTS[lookup.tool]: lookup.entity}))
+        result = self._tools.respond(call.name, call.arguments)
+        self._messages += [Message("assistant", tool_calls=(call,)), Message("tool", result, tool_call_id=call.call_id)]
+        self._made.append(lookup)
+
+    def look_up_needlessly(self, instance: Instance, pending: Lookup | None, rng: random.Random) -> None:
+        """A random other tool on the entity at hand; not if the budget would then be short for what is needed."""
+        num_to_come = len([lookup for lookup in instance.needed if lookup not in self._made])
+        if len(self._made) + num_to_come >= self._tools.call_budget:
+            return
+        entity = (pending or self._made[-1]).entity
+        self.look_up(Lookup(rng.choice([tool for tool in ARGUMENTS if pending is None or tool != pending.tool]), entity))
+
+    def end(self, answer: str) -> tuple[Message, ...]:
+        return (*self._messages, Message("assistant", answer))

@@ -1,0 +1,118 @@
+"""The lookup taskset: which questions a split holds, and how an attempt at one is opened. Owns no facts and no wording."""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from trunkline.errors import ConfigError, VerifierError
+from trunkline.protocols import Attempt
+from trunkline.tasks.base import Conduct
+from trunkline.tasks.lookup import attacks, demonstrations
+from trunkline.tasks.lookup.facts import FactTable, Side, data_version, load_facts
+from trunkline.tasks.lookup.questions import Instance, Kind, draw_question
+from trunkline.tasks.lookup.verifier import GroundedVerifier
+from trunkline.tasks.lookup.world import LookupTools, Retrieval, World
+from trunkline.types import Message, Task
+
+MainKind = Literal["one_hop.area", "one_hop.population", "two_hop.capital_population", "two_hop.pair"]
+
+_MOST_LOOKUPS_NEEDED = 2
+_SIDES: Mapping[str, Side] = {"train": "train", "heldout": "heldout", "train_comparison": "train", "heldout_comparison": "heldout"}
+
+
+class LookupConfig(BaseModel):
+    """The taskset's knobs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    invented_share: float = Field(0.5, ge=0, le=1, description="Share of training tasks whose names are random letters: copying is the crux.")
+    call_budget: int = Field(4, ge=_MOST_LOOKUPS_NEEDED, description="Lookups an attempt may make; one more and it earns nothing.")
+    kinds: dict[MainKind, float] = Field(
+        default={"one_hop.area": 3, "one_hop.population": 3, "two_hop.capital_population": 2, "two_hop.pair": 1},
+        description="Weight of each kind of question in the splits train and heldout.",
+    )
+
+    @model_validator(mode="after")
+    def _has_weight(self) -> LookupConfig:
+        if min(self.kinds.values(), default=0) < 0 or not sum(self.kinds.values()) > 0:
+            raise ValueError(f"kinds need weights >= 0 with a positive sum, got {self.kinds}")
+        return self
+
+
+class LookupTaskset:
+    """Implements `trunkline.protocols.Taskset`, and the Protocols of tasks/base.py.
+
+    >>> LookupTaskset(LookupConfig()).task("train", 0).prompt[0].content  # doctest: +SKIP
+    'What is the area of Peru?'
+    """
+
+    name = "lookup"
+    splits = tuple(_SIDES)
+    attack_corpus_version = attacks.ATTACK_CORPUS_VERSION
+    conducts: tuple[Conduct, ...] = attacks.CONDUCTS
+    not_excluded = attacks.NOT_EXCLUDED
+
+    def __init__(self, config: LookupConfig) -> None:
+        self.config = config
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> LookupTaskset:
+        """Raises ConfigError for a knob that does not exist or a value it cannot take."""
+        try:
+            return cls(LookupConfig.model_validate(dict(options)))
+        except ValidationError as error:
+            raise ConfigError(f"options of taskset 'lookup': {error}; knobs are {sorted(LookupConfig.model_fields)}") from None
+
+    @functools.cached_property
+    def facts(self) -> FactTable:
+        """Read at first use."""
+        return load_facts()
+
+    def task(self, split: str, index: int) -> Task:
+        """Task `index` >= 0 of a split without end; training splits mix in invented names. Raises ConfigError."""
+        if split not in _SIDES or index < 0:
+            raise ConfigError(f"task {index} of split {split!r} does not exist; splits are {list(_SIDES)}, indices start at 0")
+        task_id = f"{split}/{index}"
+        rng = random.Random(f"trunkline/lookup/{task_id}")
+        side = _SIDES[split]
+        kind: Kind = "comparison" if split.endswith("_comparison") else self._draw_kind(rng)
+        invented = rng.random() < self.config.invented_share and side == "train"
+        question = draw_question(kind, rng, self.facts, instance=task_id, side=side, invented=invented)
+        prompt = (Message("user", question.text),)
+        return Task(task_id, self.name, kind, prompt, question.instance.model_dump(mode="json"))
+
+    def open(self, task: Task) -> Attempt:
+        """Fresh tools, and a verifier that watches them. Raises VerifierError for a payload that is not this taskset's."""
+        tools = self.open_tools(task)
+        instance = self.instance(task)
+        world = World(self.facts, instance.world)
+        needed = [Retrieval(lookup, world.answer(lookup)) for lookup in instance.needed]
+        return Attempt(tools, GroundedVerifier(tools, needed=needed, expected=instance.answer))
+
+    def open_tools(self, task: Task) -> LookupTools:
+        """Fresh tools alone."""
+        return LookupTools(World(self.facts, self.instance(task).world), call_budget=self.config.call_budget)
+
+    def instance(self, task: Task) -> Instance:
+        """The payload, checked. Raises VerifierError."""
+        try:
+            return Instance.model_validate(dict(task.payload))
+        except ValidationError as error:
+            raise VerifierError(f"task {task.task_id!r} of taskset {task.taskset!r} is no lookup instance: {error}") from None
+
+    def demonstrate(self, task: Task, rng: random.Random, *, decision_noise: float) -> tuple[Message, ...]:
+        """See demonstrations.py."""
+        return demonstrations.demonstrate(self, task, rng, decision_noise=decision_noise)
+
+    def identity(self) -> Mapping[str, Any]:
+        """Name, configuration, data version."""
+        return {"name": self.name, "config": self.config.model_dump(mode="json"), "data": data_version()}
+
+    def _draw_kind(self, rng: random.Random) -> MainKind:
+        kinds = sorted(self.config.kinds)
+        return rng.choices(kinds, [self.config.kinds[kind] for kind in kinds])[0]
