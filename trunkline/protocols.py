@@ -152,6 +152,8 @@ class EpisodeSpec:
     """0 .. G-1."""
     seed: int
     """Episode seed; each call's seed derives from it."""
+    retry: int = 0
+    """How often this attempt was begun before; part of the episode's id, so that each try has a record of its own."""
 
 
 class EpisodeRunner(Protocol):

@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 from rich.console import Console
@@ -77,8 +78,8 @@ def test_a_new_phase_ends_the_one_before() -> None:
 
 
 @pytest.mark.parametrize("make_view", [plain_view, live_view])
-def test_a_closed_file_silences_the_view(make_view: object) -> None:
-    view, file = make_view()  # type: ignore[operator]
+def test_a_closed_file_silences_the_view(make_view: Callable[[], tuple[ProgressView, io.StringIO]]) -> None:
+    view, file = make_view()
     view.start("RL", 4)
     file.close()
     view.advance(1, reward=0.5)

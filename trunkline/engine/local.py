@@ -1,7 +1,7 @@
 """The local engine: one decoder sampling for many requests, a step at a time. Owns the model and its steps; no HTTP, no clock.
 
-    step() = schedule ──► run ──► postprocess
-               rows         model, sampler    finished generations
+step() = schedule ──► run ──► postprocess
+           rows         model, sampler    finished generations
 """
 
 from __future__ import annotations
@@ -103,7 +103,8 @@ class LocalEngine:
         """Loads published weights between two steps; running requests go on under them on the keys they have.
 
         Raises:
-            EngineError: the file cannot be read, holds another version, or does not fit the model, which is unchanged then.
+            InfraError: the file cannot be read or holds another version.
+            EngineError: it does not fit the model. The model is unchanged then.
         """
         if ref.version == self.scheduler.version:
             return  # a version is never reused, so these are the weights that are loaded

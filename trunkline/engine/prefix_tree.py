@@ -24,7 +24,7 @@ class Node:
         self.token_ids = token_ids
         self.slots = slots
         self.children: dict[int, Node] = {}
-        self.depth: int = len(token_ids) + (parent.depth if parent else 0)
+        self.depth: int = len(token_ids) + (0 if parent is None else parent.depth)
         self.num_references = num_references  # references to this node or below it
 
     def __len__(self) -> int:
@@ -129,7 +129,8 @@ class PrefixTree:
             leaf, _ = self._idle_leaves.popitem(last=False)
             self._drop(leaf)
             above = leaf.parent
-            if above and above.parent and not above.children and above.num_references == 0:
+            assert above is not None
+            if above.parent is not None and not above.children and above.num_references == 0:
                 self._idle_leaves[above] = None
 
     def walk(self) -> Iterator[Node]:

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trunkline.engine.prefix_tree import Node
 from trunkline.engine.slots import Ints
@@ -83,17 +85,22 @@ class Rows:
     def remove(self, rows: Iterable[int]) -> None:
         """The last rows move into the gaps."""
         for row in sorted(rows, reverse=True):
-            last = self.running.pop()
-            if row < self.num_rows:
-                self.running[row] = last
-                for column in self._columns():
-                    column[row] = column[self.num_rows]
+            moved, last = self.running.pop(), self.num_rows
+            if row == last:
+                continue
+            self.running[row] = moved
+            known = slice(int(self.num_tokens_R[last]))
+            for matrix_RX in (self.token_ids_RX, self.slots_RX, self.logprobs_RX):
+                matrix_RX[row, known] = matrix_RX[last, known]
+            for column_R in self._columns():
+                column_R[row] = column_R[last]
 
     def generation(self, row: int, finish_reason: FinishReason) -> Generation:
         """What was sampled in this row."""
         first, end = int(self.num_prompt_R[row]), int(self.num_tokens_R[row])
-        starts = [*self.running[row].version_starts, (end - first, None)]
-        spans = [VersionSpan(start, stop, version) for (start, version), (stop, _) in zip(starts, starts[1:], strict=False) if version]
+        starts = self.running[row].version_starts
+        stops = [*(start for start, _ in starts[1:]), end - first]
+        spans = (VersionSpan(start, stop, version) for (start, version), stop in zip(starts, stops, strict=True))
         return Generation(
             tuple(self.token_ids_RX[row, first:end].tolist()),
             tuple(self.logprobs_RX[row, first:end].tolist()),
@@ -101,11 +108,8 @@ class Rows:
             tuple(span for span in spans if span.end > span.start),
         )
 
-    def _columns(self) -> tuple[np.ndarray, ...]:  # type: ignore[type-arg]
+    def _columns(self) -> tuple[NDArray[Any], ...]:
         return (
-            self.token_ids_RX,
-            self.slots_RX,
-            self.logprobs_RX,
             self.num_tokens_R,
             self.num_computed_R,
             self.num_prompt_R,
@@ -119,10 +123,17 @@ class Rows:
     def _widen(self, num_tokens: int, num_stops: int) -> None:
         width = self.token_ids_RX.shape[1]
         if num_tokens > width:
-            extra = ((0, 0), (0, min(max(num_tokens, 2 * width), self.max_tokens) - width))
-            self.token_ids_RX = np.pad(self.token_ids_RX, extra)
-            self.slots_RX = np.pad(self.slots_RX, extra)
-            self.logprobs_RX = np.pad(self.logprobs_RX, extra)
+            width = min(max(num_tokens, 2 * width), self.max_tokens)
+            self.token_ids_RX = _widened(self.token_ids_RX, width)
+            self.slots_RX = _widened(self.slots_RX, width)
+            self.logprobs_RX = _widened(self.logprobs_RX, width)
         if num_stops > self.stop_ids_RS.shape[1]:
-            extra = ((0, 0), (0, num_stops - self.stop_ids_RS.shape[1]))
-            self.stop_ids_RS = np.pad(self.stop_ids_RS, extra, constant_values=_NO_TOKEN)
+            missing = num_stops - self.stop_ids_RS.shape[1]
+            self.stop_ids_RS = np.pad(self.stop_ids_RS, ((0, 0), (0, missing)), constant_values=_NO_TOKEN)
+
+
+def _widened(matrix_RX: NDArray[Any], width: int) -> NDArray[Any]:
+    """With zeros on the right, which take no memory before they are written."""
+    wider_RX = np.zeros((len(matrix_RX), width), matrix_RX.dtype)
+    wider_RX[:, : matrix_RX.shape[1]] = matrix_RX
+    return wider_RX

@@ -38,9 +38,9 @@ def sample(logits_NV: Tensor, *, temperature_N: Floats, top_p_N: Floats, seed_N:
     if not (temperature_N == 1).all():
         scaled_NV = scaled_NV / torch.from_numpy(np.where(is_greedy_N, 1.0, temperature_N)).unsqueeze(1)
     logprobs_NV = torch.log_softmax(scaled_NV, dim=-1)
-    restricted = np.flatnonzero(top_p_N < 1)
+    restricted = torch.from_numpy(np.flatnonzero(top_p_N < 1))
     if len(restricted):
-        logprobs_NV[restricted] = _nucleus(logprobs_NV[restricted], torch.from_numpy(top_p_N[restricted]))
+        logprobs_NV[restricted] = _nucleus(logprobs_NV[restricted], torch.from_numpy(top_p_N)[restricted])
     token_ids_N1 = _invert_cdf(logprobs_NV.exp(), torch.from_numpy(uniform(seed_N, position_N)))
     if is_greedy_N.any():
         token_ids_N1 = torch.where(torch.from_numpy(is_greedy_N)[:, None], logits_NV.argmax(-1, keepdim=True), token_ids_N1)
@@ -51,7 +51,7 @@ def sample(logits_NV: Tensor, *, temperature_N: Floats, top_p_N: Floats, seed_N:
 def uniform(seed_N: Seeds, position_N: Ints) -> Floats:
     """Numbers in [0, 1) by counter: two rounds of the SplitMix64 finaliser (Steele, Lea, Flood 2014) over seed and position."""
     mixed_N = _mix(_mix(seed_N) + position_N.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
-    return (mixed_N >> np.uint64(11)) * 2.0**-53
+    return (mixed_N >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def _mix(x_N: Seeds) -> Seeds:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trunkline.engine.prefix_tree import PrefixTree
 from trunkline.engine.rows import Rows, Running
@@ -134,15 +135,15 @@ class Scheduler:
         count_B[decoding] = 1
         rows.slots_RX[decoding, rows.num_computed_R[decoding]] = self._take(len(decoding))
         budget = self.max_step_tokens - len(decoding)
-        for row in np.flatnonzero(pending_B > 1):
-            count_B[row] = self._place_prompt(int(row), budget)
-            budget -= int(count_B[row])
-        while budget > 0 and (row := self._admit()) is not None:
+        for row in np.flatnonzero(pending_B > 1).tolist():
             count_B[row] = self._place_prompt(row, budget)
             budget -= int(count_B[row])
+        while budget > 0 and (admitted := self._admit()) is not None:
+            count_B[admitted] = self._place_prompt(admitted, budget)
+            budget -= int(count_B[admitted])
         return self._flatten(count_B[: rows.num_rows]) if rows.num_rows else None
 
-    def postprocess(self, step: Step, token_ids_N: Ints, logprobs_N: np.ndarray) -> list[Finished]:  # type: ignore[type-arg]
+    def postprocess(self, step: Step, token_ids_N: Ints, logprobs_N: NDArray[np.float64]) -> list[Finished]:
         """Appends the sampled tokens to their rows, and takes out the rows that are done."""
         rows, sampling_N = self.rows, step.sampling_rows_N
         rows.num_computed_R[: len(step.count_B)] += step.count_B
@@ -183,8 +184,8 @@ class Scheduler:
         slots = self._take(count)
         rows.slots_RX[row, first : first + count] = slots
         token_ids = running.request.token_ids[first : first + count]
-        is_own_tail = running.node.depth < first or (token_ids and token_ids[0] in running.node.children)
-        if token_ids and not is_own_tail and len(running.version_starts) == 1:
+        # A completion that ran ahead may have put these very tokens into the tree; from there on this row keeps its own.
+        if running.node.depth == first and token_ids[0] not in running.node.children:
             running.node = self.tree.extend(running.node, token_ids, slots)
         return count
 

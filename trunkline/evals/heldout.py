@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from trunkline.errors import InfraError
 from trunkline.evals.statistics import Proportion, proportion
@@ -27,6 +28,11 @@ class Evaluation:
     """Episodes without a verdict, left out of the rates."""
     episodes: tuple[Episode, ...]
     """Every episode, by task index."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The rates, for summary.json."""
+        by_kind = {kind: rate.as_dict() for kind, rate in self.by_kind.items()}
+        return {**self.success.as_dict(), "num_failed": self.num_failed, "by_kind": by_kind}
 
 
 async def evaluate(

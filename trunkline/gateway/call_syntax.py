@@ -190,9 +190,12 @@ def _call_from_texts(name: str, values: Sequence[str], tools: Sequence[ToolSpec]
             continue
         try:
             arguments[argument] = msgspec.json.decode(text)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             return None
-    return ToolCall("", name, _json_text(arguments))
+    try:
+        return ToolCall("", name, _json_text(arguments))
+    except UnicodeEncodeError:  # a lone surrogate, which a model can write as an escape in a quoted string
+        return None
 
 
 def _is_string(schema: Any) -> bool:
@@ -215,7 +218,7 @@ def _split(ids: Sequence[int], mark: int) -> list[list[int]]:
 
 
 def _line_value(value: Any) -> str:
-    if isinstance(value, str) and value and value == value.strip() and _NOT_RAW.isdisjoint(value):
+    if isinstance(value, str) and value and value == value.strip() and value[0] not in "[{" and _NOT_RAW.isdisjoint(value):
         return value
     return _json_text(value)
 
@@ -227,14 +230,14 @@ def _line_values(text: str) -> list[str] | None:
         if text[0] in '"[{':
             try:
                 value, end = _JSON.raw_decode(text)
-            except ValueError:
+            except (ValueError, RecursionError):
                 return None
             values.append(value if isinstance(value, str) else text[:end])
         else:
             end = text.find(",") if "," in text else len(text)
             values.append(text[:end])
         rest = text[end:]
-        if rest and not rest.startswith(", ") or rest == ", ":
+        if (rest and not rest.startswith(", ")) or rest == ", ":
             return None
         text = rest[2:]
     return values

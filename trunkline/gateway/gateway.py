@@ -1,7 +1,7 @@
 """Answers calls: messages in, one recorded completion out. Owns sessions, commit-before-answer and the pause clock; no HTTP.
 
-    complete ──► admit ──► context (splice or branch) ──► engine ──► commit in memory ──► log (durable) ──► answer
-                  │401/429        │400                      │503, no trace                   │503
+complete ──► admit ──► context (splice or branch) ──► engine ──► commit in memory ──► log (durable) ──► answer
+              │401/429        │400                      │503, no trace                   │503
 """
 
 from __future__ import annotations

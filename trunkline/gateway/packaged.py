@@ -13,6 +13,7 @@ from trunkline.errors import ConfigError, MalformedRequest
 from trunkline.types import Message, ToolCall, ToolSpec
 
 _PROBE_TOOL = ToolSpec("probe_tool", "Shows whether tools are rendered.", {"type": "object", "properties": {"x": {"type": "string"}}})
+_PACKAGE_ERRORS = (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, AssertionError)
 _REASONING_MARKS = frozenset(("<think>", "</think>"))
 
 
@@ -22,17 +23,19 @@ def load_packaged_renderer(name: str, tokenizer: Any) -> PackagedRenderer:
     Raises:
         ConfigError: no such renderer, the tokenizer lacks its tokens, or its template ignores tools.
     """
-    import renderers
-    from renderers import base
+    import renderers  # here, because it is slow to import and most runs do without it
 
-    base._populate_registry()
-    if name not in base.RENDERER_REGISTRY:
-        raise ConfigError(f"no packaged renderer {name!r}; choose one of {', '.join(sorted(base.RENDERER_REGISTRY))}")
     try:
-        inner = renderers.create_renderer(tokenizer, renderers.config_from_name(name))
+        config = renderers.config_from_name(name)
+    except ValueError as error:  # lists the names
+        raise ConfigError(f"no packaged renderer {name!r}; choose a known one. {error}") from error
+    if config is None:
+        raise ConfigError(f"renderer {name!r} would be guessed from the tokenizer's name; choose it by name, such as 'qwen3'")
+    try:
+        inner = renderers.create_renderer(tokenizer, config)
     except (AssertionError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"renderer {name!r} does not fit this tokenizer: {error or type(error).__name__}") from error
-    renderer = PackagedRenderer(name, inner, frozenset(tokenizer.get_added_vocab()))
+    renderer = PackagedRenderer(name, inner, tokenizer)
     renderer.require_tools()
     return renderer
 
@@ -43,13 +46,15 @@ class PackagedRenderer:
     Args:
         name: its name in the package, for messages.
         inner: the package's renderer.
-        control_texts: spellings of added tokens; the package would turn them into tokens, so content may not hold them.
+        tokenizer: the transformers tokenizer under it. The package turns spellings of its added tokens into those
+            tokens wherever they stand, so content that holds one is refused.
     """
 
-    def __init__(self, name: str, inner: Any, control_texts: frozenset[str]) -> None:
+    def __init__(self, name: str, inner: Any, tokenizer: Any) -> None:
         self._name = name
         self._inner = inner
-        self._control_texts = control_texts
+        self._tokenizer = tokenizer
+        self._control_texts = frozenset(tokenizer.get_added_vocab())
 
     @property
     def stop_token_ids(self) -> tuple[int, ...]:
@@ -64,7 +69,10 @@ class PackagedRenderer:
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> tuple[int, ...]:
         """The package's full render with its generation prompt."""
-        return tuple(self._inner.render_ids(self._as_dicts(messages), tools=_tool_dicts(tools), add_generation_prompt=True))
+        try:
+            return tuple(self._inner.render_ids(self._as_dicts(messages), tools=_tool_dicts(tools), add_generation_prompt=True))
+        except _PACKAGE_ERRORS as error:
+            raise MalformedRequest(f"renderer {self._name!r} cannot write these messages: {error}") from error
 
     def bridge(
         self,
@@ -88,7 +96,10 @@ class PackagedRenderer:
 
     def parse(self, completion_ids: Sequence[int], tools: Sequence[ToolSpec]) -> Message:
         """Any malformed call, and any call without a stop token after it, makes the whole turn text."""
-        parsed = self._inner.parse_response(list(completion_ids), tools=_tool_dicts(tools))
+        try:
+            parsed = self._inner.parse_response(list(completion_ids), tools=_tool_dicts(tools))
+        except _PACKAGE_ERRORS:  # sampled garbage that its parser does not foresee is as malformed as any
+            return Message("assistant", self._tokenizer.decode(list(completion_ids), skip_special_tokens=True))
         is_closed = bool(completion_ids) and completion_ids[-1] in self.stop_token_ids
         names = {tool.name for tool in tools}
         is_well_formed = all(call.status == "ok" and call.name in names for call in parsed.tool_calls)

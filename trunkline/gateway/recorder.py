@@ -1,9 +1,9 @@
 """One episode's record: its message tree, its completions, and which of them a new request extends. Owns no HTTP, no engine.
 
-        messages of a request ──► walk down the tree ──► deepest reply that this session sampled, same tools
-                                                            │ found                       │ none
-                                                            ▼                             ▼
-                                             bridge: exact token extension        prompt: a new branch
+messages of a request ──► walk down the tree ──► deepest reply that this session sampled, same tools
+                                                    │ found                       │ none
+                                                    ▼                             ▼
+                                     bridge: exact token extension        prompt: a new branch
 """
 
 from __future__ import annotations

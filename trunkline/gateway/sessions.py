@@ -76,7 +76,7 @@ class Session:
         """The hold's distribution (unseeded), cut to budget. Raises BudgetExceeded if the prompt leaves no room for a token."""
         room = self.budget.max_context - num_prompt
         if room < 1:
-            raise BudgetExceeded(f"the prompt has {num_prompt} tokens and the session's context holds {self.budget.max_context}; shorten it")
+            raise BudgetExceeded(f"the prompt has {num_prompt} tokens, the session's context holds {self.budget.max_context}; shorten it")
         limits = [self.hold.max_tokens, room, max(1, self.budget.max_tokens - self.num_sampled)]
         if asked.max_tokens is not None:
             limits.append(asked.max_tokens)

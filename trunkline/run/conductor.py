@@ -1,12 +1,12 @@
 """The conductor: one run from recipe to summary. Owns the order of things; parts know nothing of it.
 
-    certificate ─► policy folder ─► trainer up ─► cold start on demonstrations
-                                                      │ weights v0
-                             engine, gateway, journal up ─► held-out evaluation
-                                                      │
-                              stage: RL (or a control arm), sampling and training overlapped
-                                                      │
-                             held-out evaluation on the same tasks ─► summary.json, curve.png ─► all down
+certificate ─► policy folder ─► trainer up ─► cold start on demonstrations
+                                                  │ weights v0
+                         engine, gateway, journal up ─► held-out evaluation
+                                                  │
+                          stage: RL (or a control arm), sampling and training overlapped
+                                                  │
+                         held-out evaluation on the same tasks ─► summary.json, curve.png ─► all down
 """
 
 from __future__ import annotations
@@ -143,10 +143,7 @@ def _summarise(bench: Bench, evaluations: dict[str, Evaluation]) -> dict[str, An
         "seed": recipe.seed,
         "heldout_success_start": start.success.as_dict(),
         "heldout_success_end": end.success.as_dict(),
-        "evaluations": {
-            name: {**result.success.as_dict(), "num_failed": result.num_failed, "by_kind": {k: p.as_dict() for k, p in result.by_kind.items()}}
-            for name, result in evaluations.items()
-        },
+        "evaluations": {name: result.as_dict() for name, result in evaluations.items()},
         "cold_start_steps": recipe.cold_start.steps,
         "rl_steps": len(rows),
         "cpu_seconds": round(meter.counted_cpu_seconds(), 1),

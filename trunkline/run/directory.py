@@ -1,9 +1,9 @@
 """The run directory: what a run leaves behind for people and programs. Owns file names and formats, no measurement.
 
-    recipe.toml      the resolved recipe            episodes/    readable episodes, one JSON a line
-    metrics.jsonl    every step and evaluation      checkpoints/ policies and optimiser states
-    summary.json     the result                     logs/        output of engine and trainer
-    curve.png        success over steps             journal.sqlite  the durable record, with token ids
+recipe.toml      the resolved recipe            episodes/    readable episodes, one JSON a line
+metrics.jsonl    every step and evaluation      checkpoints/ policies and optimiser states
+summary.json     the result                     logs/        output of engine and trainer
+curve.png        success over steps             journal.sqlite  the durable record, with token ids
 """
 
 from __future__ import annotations

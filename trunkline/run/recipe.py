@@ -214,7 +214,9 @@ def _refuse_unknown_keys(tree: Mapping[str, Any], model: type[BaseModel], *, pre
         if key not in known:
             every = [*_dotted_keys(Recipe)]
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.5) or difflib.get_close_matches(prefix + key, every, n=1, cutoff=0.4)
-            hint = f"; did you mean {prefix + near[0] if near[0] in known else near[0]!r}?" if near else f"; known: {', '.join(sorted(known))}"
+            hint = (
+                f"; did you mean {prefix + near[0] if near[0] in known else near[0]!r}?" if near else f"; known: {', '.join(sorted(known))}"
+            )
             raise ConfigError(f"{source}: unknown key {prefix + key!r}{hint}")
         section = known[key].annotation
         if isinstance(value, Mapping) and isinstance(section, type) and issubclass(section, BaseModel):

@@ -24,7 +24,7 @@ from trunkline.gateway.base import Renderer
 from trunkline.metrics.console import ProgressView
 from trunkline.metrics.jsonl import MetricsLog
 from trunkline.metrics.processes import ProcessMeter
-from trunkline.pool.pool import Pool, StepTake
+from trunkline.pool.pool import Pool, StepTake, episode_seed
 from trunkline.protocols import EpisodeSpec, Taskset
 from trunkline.run.directory import RunDirectory
 from trunkline.run.recipe import ColdStartConfig, Recipe
@@ -132,8 +132,8 @@ async def reinforce(bench: Bench, rollout: RolloutSide) -> None:
             sampling.result()
         await training
     finally:
+        sampling.cancel()
         training.cancel()
-        await pool.stop()
         await asyncio.gather(sampling, training, return_exceptions=True)
         bench.view.stop()
 
@@ -180,9 +180,7 @@ def _report_step(bench: Bench, take: StepTake, stats: StepStats, *, pool: Pool, 
         max_bypass=pool.stats().max_bypass,
         **_train_numbers(stats),
     )
-    bench.view.advance(
-        stats.step, reward=reward, age=_mean(take.ages), merged=f"{merged:.0%}", tokens_per_s=sampled / max(seconds, 1e-9)
-    )
+    bench.view.advance(stats.step, reward=reward, age=_mean(take.ages), merged=f"{merged:.0%}", tokens_per_s=sampled / max(seconds, 1e-9))
 
 
 async def rejection_sample(bench: Bench, rollout: RolloutSide) -> None:
@@ -213,11 +211,12 @@ async def rejection_sample(bench: Bench, rollout: RolloutSide) -> None:
 
 async def _sample_round(bench: Bench, rollout: RolloutSide, round_index: int) -> list[Episode]:
     config = bench.recipe.pool
-    first = bench.recipe.seed * _TASKS_A_SEED + round_index * config.groups_per_step
+    num_groups = config.window.groups_per_step
+    first = bench.recipe.seed * _TASKS_A_SEED + round_index * num_groups
     specs = [
-        EpisodeSpec(bench.taskset.task("train", first + g), f"round-{round_index:06d}-g{g:03d}", a, hash((bench.recipe.seed, first + g, a)))
-        for g in range(config.groups_per_step)
-        for a in range(config.group_size)
+        EpisodeSpec(task, f"round-{round_index:06d}-g{g:03d}", attempt, episode_seed(bench.recipe.seed, first + g, attempt))
+        for g, task in enumerate(bench.taskset.task("train", first + g) for g in range(num_groups))
+        for attempt in range(config.group_size)
     ]
     return list(await asyncio.gather(*(rollout.runner.run(spec) for spec in specs)))
 
@@ -260,5 +259,3 @@ def _train_numbers(stats: StepStats) -> dict[str, float]:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
-
-

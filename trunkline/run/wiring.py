@@ -1,8 +1,8 @@
 """Brings the parts of a run up and down. Owns which process talks to which; what they do together is the conductor's.
 
-    conductor process: gateway (loopback port), pool, journal, agents, verifiers
-        ├── Unix socket ──► trainer process
-        └── Unix socket ──► engine process ◄── weights by file, with a version
+conductor process: gateway (loopback port), pool, journal, agents, verifiers
+    ├── Unix socket ──► trainer process
+    └── Unix socket ──► engine process ◄── weights by file, with a version
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import httpx
-
-from trunkline.agents.tool_loop import ToolLoop
+from trunkline.agents.tool_loop import ToolLoop, shared_http
 from trunkline.engine.client import EngineClient
 from trunkline.episodes.runner import AttemptRunner
-from trunkline.errors import ConfigError, EngineError, TrainerError, TrunklineError
+from trunkline.errors import EngineError, TrainerError
+from trunkline.gateway.app import build_app
 from trunkline.gateway.base import Renderer
+from trunkline.gateway.control import build_control_app
 from trunkline.gateway.gateway import Gateway
 from trunkline.gateway.markup import CHATML, TINY, MarkupRenderer
-from trunkline.gateway.packaged import packaged_renderer
-from trunkline.gateway.sessions import SamplingHold, SessionBudget
+from trunkline.gateway.packaged import load_packaged_renderer
+from trunkline.gateway.sampling import SamplingHold
+from trunkline.gateway.server import serve_port, serve_uds
+from trunkline.gateway.sessions import SessionBudget
 from trunkline.models.tokenizer import Tokenizer
 from trunkline.pool.journal import Journal
 from trunkline.protocols import Taskset
@@ -120,7 +122,9 @@ def make_renderer(recipe: Recipe, tokenizer: Tokenizer, folder: Path) -> Rendere
         case "chatml":
             return MarkupRenderer(tokenizer, CHATML)
         case name:
-            return packaged_renderer(name, folder)
+            from transformers import AutoTokenizer  # seconds of imports that the other renderers do without
+
+            return load_packaged_renderer(name, AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
 
 
 @asynccontextmanager
@@ -158,11 +162,11 @@ async def rollout_side(
         stack.push_async_callback(engine.close)
         await guarded(engine.wait_ready(_READY_TIMEOUT_S), child.watch())
         gateway = Gateway(engine, renderer, journal, model_name=recipe.name)
-        base = await stack.enter_async_context(gateway.serve(port=recipe.gateway.port, control_socket=sockets / "control.sock"))
-        http = await stack.enter_async_context(
-            httpx.AsyncClient(timeout=None, trust_env=False, limits=httpx.Limits(max_connections=1024, max_keepalive_connections=1024))
-        )
-        agent = ToolLoop(http, max_turns=recipe.agent.max_turns)
+        wire = await serve_port(build_app(gateway), port=recipe.gateway.port)
+        stack.push_async_callback(wire.stop)
+        control = await serve_uds(build_control_app(gateway), sockets / "control.sock")
+        stack.push_async_callback(control.stop)
+        agent = ToolLoop(await stack.enter_async_context(shared_http()), max_turns=recipe.agent.max_turns)
 
         def attempt_runner(temperature: float) -> AttemptRunner:
             return AttemptRunner(
@@ -173,7 +177,7 @@ async def rollout_side(
                 hold=SamplingHold(temperature=temperature, max_tokens=recipe.agent.max_tokens),
                 budget=_session_budget(recipe.agent),
                 deadline_s=recipe.agent.deadline_s,
-                base_url=base,
+                base_url=f"http://127.0.0.1:{wire.port}",
             )
 
         runner, greedy_runner = attempt_runner(recipe.agent.temperature), attempt_runner(0.0)

@@ -14,17 +14,19 @@ import hashlib
 import inspect
 import json
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from scipy.stats import binomtest
 
-from trunkline.errors import CertificateError
-from trunkline.protocols import Taskset
+from trunkline.errors import CertificateError, VerifierError
+from trunkline.protocols import Taskset, Verifier
 from trunkline.tasks.base import CertifiableTaskset, Conduct
 from trunkline.tasks.cache import cache_home, write_whole
 from trunkline.types import Task
@@ -34,6 +36,7 @@ NUM_SEEDS = 512
 
 _CONFIDENCE = 0.95
 _INDEX_RANGE = 10**9
+_CANDIDATES_A_TASK = 4
 
 
 class Check(BaseModel):
@@ -148,20 +151,22 @@ def certificate_key(taskset: Taskset) -> str:
 def certify(taskset: Taskset) -> Certificate:
     """Runs every conduct on NUM_SEEDS tasks spread over all splits, twice each. CPU seconds, no model.
 
-    Works beside a running event loop: the trial has its own, in a thread. Raises CertificateError that names the first
-    conduct that earned what it must not, with an example.
+    Works beside a running event loop: the trial has its own, in a thread. Raises CertificateError that names every
+    conduct that earned what it must not, with counts and an example.
     """
     certifiable = _certifiable(taskset)
     key = certificate_key(taskset)
-    rng = random.Random(key)
-    tasks = [taskset.task(certifiable.splits[i % len(certifiable.splits)], rng.randrange(_INDEX_RANGE)) for i in range(NUM_SEEDS)]
+    tasks = _tasks_of_all_kinds(certifiable, random.Random(key))
     with ThreadPoolExecutor(1) as thread:
-        checks = thread.submit(asyncio.run, _try_all(certifiable, tasks)).result()
+        trials = thread.submit(asyncio.run, _try_all(certifiable, tasks)).result()
+    complaints = [trial.complaint for trial in trials if trial.complaint is not None]
+    if complaints:
+        raise CertificateError(f"the verifier of {taskset.name!r} pays wrongly, repair it: " + "; ".join(complaints))
     return Certificate(
         taskset=taskset.name,
         key=key,
         attack_corpus_version=certifiable.attack_corpus_version,
-        checks=checks,
+        checks=tuple(trial.check for trial in trials),
         num_tasks_by_kind=dict(sorted(Counter(task.kind for task in tasks).items())),
         not_excluded=tuple(certifiable.not_excluded),
     ).sealed()
@@ -173,7 +178,9 @@ def require(taskset: Taskset, store: CertificateStore) -> Certificate:
     if certificate is None:
         raise CertificateError(f"no certificate of taskset {taskset.name!r} (as configured) in {store.folder}; certify it first")
     if certificate.key != certificate_key(taskset) or certificate.taskset != taskset.name:
-        raise CertificateError(f"the certificate in {store.folder} is of {certificate.taskset!r} {certificate.key:.12}, not of {taskset.name!r}")
+        raise CertificateError(
+            f"the certificate in {store.folder} is of {certificate.taskset!r} {certificate.key:.12}, not of {taskset.name!r}"
+        )
     passed = {(check.conduct, check.earns) for check in certificate.checks if check.passed and check.num_attempts >= NUM_SEEDS}
     unproven = [conduct.name for conduct in _certifiable(taskset).conducts if (conduct.name, conduct.earns) not in passed]
     if unproven:
@@ -181,40 +188,75 @@ def require(taskset: Taskset, store: CertificateStore) -> Certificate:
     return certificate
 
 
-async def _try_all(taskset: CertifiableTaskset, tasks: Sequence[Task]) -> tuple[Check, ...]:
-    return tuple([await _check(taskset, conduct, tasks) for conduct in taskset.conducts])
+@dataclass(frozen=True)
+class _Trial:
+    """A conduct's check, and what to complain of if it did not pass."""
+
+    check: Check
+    complaint: str | None
 
 
-async def _check(taskset: CertifiableTaskset, conduct: Conduct, tasks: Sequence[Task]) -> Check:
-    """Raises CertificateError at the first wrong attempt, so that what is stored has none."""
+def _tasks_of_all_kinds(taskset: CertifiableTaskset, rng: random.Random) -> list[Task]:
+    """NUM_SEEDS tasks over all splits in which rare kinds count as much as common ones."""
+    by_kind: dict[str, list[Task]] = defaultdict(list)
+    for number in range(_CANDIDATES_A_TASK * NUM_SEEDS):
+        task = taskset.task(taskset.splits[number % len(taskset.splits)], rng.randrange(_INDEX_RANGE))
+        by_kind[task.kind].append(task)
+    rounds = zip_longest(*(by_kind[kind] for kind in sorted(by_kind)))
+    return [task for one_of_each in rounds for task in one_of_each if task is not None][:NUM_SEEDS]
+
+
+async def _try_all(taskset: CertifiableTaskset, tasks: Sequence[Task]) -> list[_Trial]:
+    return [await _try(taskset, conduct, tasks) for conduct in taskset.conducts]
+
+
+async def _try(taskset: CertifiableTaskset, conduct: Conduct, tasks: Sequence[Task]) -> _Trial:
+    wrong: list[str] = []
+    disagreeing: list[str] = []
     for task in tasks:
-        verdicts = [await _verdicts(taskset, conduct, task) for _ in range(2)]
-        values = {value for verdict in verdicts for value, _ in verdict}
-        if values != {float(conduct.earns)}:
-            evidence = verdicts[0][0][1]
-            cause = "its verdicts disagree" if len(values) > 1 else f"it must earn {conduct.earns}"
-            raise CertificateError(
-                f"conduct {conduct.name!r} on task {task.task_id!r} ({task.kind}) earned {sorted(values)}: {cause}; "
-                f"evidence: {evidence}; repair the verifier of {taskset.name!r}"
-            )
-    interval = binomtest(0, len(tasks)).proportion_ci(_CONFIDENCE, method="exact")
-    return Check(
+        verdicts = [verdict for _ in range(2) for verdict in await _verdicts(taskset, conduct, task)]
+        values = {verdict.value for verdict in verdicts}
+        example = f"task {task.task_id!r} ({task.kind}) earned {sorted(map(str, values))}, evidence: {verdicts[0].evidence}"
+        if len(values) > 1:
+            disagreeing.append(example)
+        elif values != {float(conduct.earns)}:
+            wrong.append(example)
+    num_failed = len(wrong) + len(disagreeing)
+    interval = binomtest(num_failed, len(tasks)).proportion_ci(_CONFIDENCE, method="exact")
+    check = Check(
         conduct=conduct.name,
         earns=conduct.earns,
         num_attempts=len(tasks),
-        num_wrong=0,
-        num_disagreeing=0,
+        num_wrong=len(wrong),
+        num_disagreeing=len(disagreeing),
         residual_low=float(interval.low),
         residual_high=float(interval.high),
     )
+    if check.passed:
+        return _Trial(check, None)
+    counts = f"{len(wrong)} wrong and {len(disagreeing)} disagreeing verdicts of {len(tasks)}"
+    return _Trial(check, f"conduct {conduct.name!r} must earn {conduct.earns}: {counts}; for example {[*wrong, *disagreeing][0]}")
 
 
-async def _verdicts(taskset: CertifiableTaskset, conduct: Conduct, task: Task) -> list[tuple[float, str]]:
-    """(reward, evidence) of one attempt, judged twice."""
+class _Verdict(NamedTuple):
+    value: float | None
+    """None if the verifier gave no verdict, which nothing may bring it to."""
+    evidence: str
+
+
+async def _verdicts(taskset: CertifiableTaskset, conduct: Conduct, task: Task) -> list[_Verdict]:
+    """One attempt, judged twice; the conduct draws the same numbers whenever it is repeated."""
     attempt = taskset.open(task)
     answer = await conduct.act(task, attempt.tools, random.Random(f"{conduct.name}/{task.task_id}"))
-    judged = [attempt.verifier.verify(answer) for _ in range(2)]
-    return [(sum(reward.value for reward in rewards), "; ".join(reward.evidence for reward in rewards)) for rewards in judged]
+    return [_verdict(attempt.verifier, answer) for _ in range(2)]
+
+
+def _verdict(verifier: Verifier, answer: str) -> _Verdict:
+    try:
+        rewards = verifier.verify(answer)
+    except VerifierError as error:
+        return _Verdict(None, str(error))
+    return _Verdict(sum(reward.value for reward in rewards), "; ".join(reward.evidence for reward in rewards))
 
 
 def _certifiable(taskset: Taskset) -> CertifiableTaskset:

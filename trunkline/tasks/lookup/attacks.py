@@ -21,7 +21,7 @@ from trunkline.types import Task
 ATTACK_CORPUS_VERSION = 1
 
 NOT_EXCLUDED = (
-    "after the needed lookups, guessing instead of reading: right in 1 of 2 comparisons, about 1 of 100 values",
+    "after the needed lookups, guessing instead of reading: right in 1 of 2 comparisons, in about 1 of 100 values of known magnitude",
     "an agent in our own process that reads the taskset's source and memory (the values are a public hash of the instance)",
     "needless lookups within the budget",
 )

@@ -1,7 +1,7 @@
 """Conversations of an oracle that errs on purpose. Owns no tokens.
 
-The oracle makes the needed lookups in order and copies what they returned. Before each lookup and before the answer it
-errs with probability `decision_noise`: a needless lookup of the entity at hand, or a wrong answer at once.
+The oracle makes the needed lookups in order and copies what they returned. Each of its decisions errs
+with probability `decision_noise`: a needless lookup of the entity at hand, or a wrong answer at once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def demonstrate(taskset: LookupTaskset, task: Task, rng: random.Random, *, decis
     instance = taskset.instance(task)
     conversation = _Conversation(task, taskset.open_tools(task))
     for pending in (*instance.needed, None):
-        if rng.random() < decision_noise:
+        while rng.random() < decision_noise:
             if rng.random() >= _NEEDLESS_LOOKUP_SHARE:
                 return conversation.end(wrong_answer(task, instance, rng))
             conversation.look_up_needlessly(instance, pending, rng)

@@ -124,7 +124,9 @@ def _read_package(file: str) -> dict[str, dict[str, Any]]:
     try:
         text = (importlib.resources.files(_PACKAGE) / "data" / file).read_text(encoding="utf-8")
     except (OSError, ImportError) as error:
-        raise InfraError(f"cannot read {file} of {_PACKAGE}: {error}; install it again (pip install --force-reinstall {_PACKAGE})") from error
+        raise InfraError(
+            f"cannot read {file} of {_PACKAGE}: {error}; install it again (pip install --force-reinstall {_PACKAGE})"
+        ) from error
     data: dict[str, dict[str, Any]] = json.loads(text)
     return data
 

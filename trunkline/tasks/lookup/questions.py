@@ -114,8 +114,8 @@ def draw_question(kind: Kind, rng: random.Random, facts: FactTable, *, instance:
     """A question of `kind` in a world of its own; two cities that are compared differ in what is shown of them."""
     names: Names = InventedNames(rng, facts) if invented else RealNames(rng, facts, side)
     while True:
-        country, first, second, capital = names.country(), names.city(), names.city(), names.city()
-        if len({country, first, second, capital}) < 4:
+        country, first, second, capital = drawn = (names.country(), names.city(), names.city(), names.city())
+        if len(set(drawn)) < len(drawn):
             continue
         spec = WorldSpec(
             instance=instance,

@@ -30,10 +30,12 @@ class LookupConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    invented_share: float = Field(0.5, ge=0, le=1, description="Share of training tasks whose names are random letters: copying is the crux.")
+    invented_share: float = Field(
+        0.5, ge=0, le=1, description="Share of training tasks whose names are random letters: copying is the crux."
+    )
     call_budget: int = Field(4, ge=_MOST_LOOKUPS_NEEDED, description="Lookups an attempt may make; one more and it earns nothing.")
     kinds: dict[MainKind, float] = Field(
-        default={"one_hop.area": 3, "one_hop.population": 3, "two_hop.capital_population": 2, "two_hop.pair": 1},
+        default={"one_hop.area": 2, "one_hop.population": 2, "two_hop.capital_population": 1, "two_hop.pair": 1},
         description="Weight of each kind of question in the splits train and heldout.",
     )
 

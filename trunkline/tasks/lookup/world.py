@@ -12,7 +12,17 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from trunkline.tasks.lookup.facts import FactTable, Side
-from trunkline.tasks.lookup.vocabulary import AREA, BAD_ARGUMENTS, CAPITAL, COUNTRY, NAME, OVER_BUDGET, POPULATION, UNKNOWN_ENTITY, UNKNOWN_TOOL
+from trunkline.tasks.lookup.vocabulary import (
+    AREA,
+    BAD_ARGUMENTS,
+    CAPITAL,
+    COUNTRY,
+    NAME,
+    OVER_BUDGET,
+    POPULATION,
+    UNKNOWN_ENTITY,
+    UNKNOWN_TOOL,
+)
 from trunkline.types import ToolSpec
 
 # Natural logarithms of the bounds of invented values.
