@@ -26,13 +26,20 @@ GET = ToolSpec("get", "One fact", {"type": "object", "properties": {"x": {"type"
 OFFER, NO_TOOLS = ToolOffer((GET,), b"get"), ToolOffer()
 TOKENIZER = build_tiny_tokenizer(
     special_tokens=[*TINY.special_tokens, *dict.fromkeys(CHATML.special_tokens)],
-    pieces=["get", "call: get("],
+    pieces=["get", "pair", "call: get("],
     characters=string.ascii_letters + string.digits + string.punctuation + " \n",
 )
 
 
+def well_formed(stops, chance):
+    """One or two calls as a model would write them, in the markup whose end mark is in `stops`."""
+    markup = TINY if TOKENIZER.token_id(TINY.end) in stops else CHATML
+    calls = tuple(ToolCall("", "get", f'{{"x":"{chance.choice("ab,")}"}}') for _ in range(chance.randrange(1, 3)))
+    return MarkupRenderer(TOKENIZER, markup).reply([Message("assistant", "", calls)], (GET,))
+
+
 class RandomEngine:
-    """Samples uniformly, biased towards calls and ends; `gate` holds requests back, `failures` are raised first."""
+    """Samples at random: whole calls, pieces of calls, ends, anything; `gate` holds requests back, `failures` are raised first."""
 
     def __init__(self):
         self.sampled = {}
@@ -58,12 +65,11 @@ class RandomEngine:
             TOKENIZER.token_id("<|arg|>"),
             *TOKENIZER.encode("call: get(a)"),
         ]
-        ids, finish = [], "length"
-        for _ in range(1 if aborted.is_set() else request.sampling.max_tokens):
+        ids = list(well_formed(stops, chance)) if chance.random() < 0.4 else []
+        while not ids or (len(ids) < request.sampling.max_tokens and ids[-1] not in stops):
             ids.append(chance.choice(usual) if chance.random() < 0.7 else chance.randrange(TOKENIZER.vocab_size))
-            if ids[-1] in stops:
-                finish = "stop"
-                break
+        ids = ids[: 1 if aborted.is_set() else request.sampling.max_tokens]
+        finish = "stop" if ids[-1] in stops else "length"
         finish = "abort" if aborted.is_set() else finish
         generation = Generation(tuple(ids), (-1.0,) * len(ids), finish, (VersionSpan(0, len(ids), PolicyVersion(1, 0)),))
         assert request.request_id not in self.sampled
@@ -240,6 +246,31 @@ def test_a_demonstration_equals_the_live_conversation_that_samples_it(markup, se
 
     rendered = render_conversation(renderer, demonstration, (GET,))
     assert rendered.token_ids == asyncio.run(live())
+
+
+@pytest.mark.parametrize("markup", [TINY, CHATML])
+def test_calls_are_known_by_their_json_and_results_by_the_call_they_answer(markup):
+    async def converse():
+        s = stack(markup, hold=SamplingHold(max_tokens=99))
+        calls = tuple(ToolCall("", "pair", f'{{"x":"{x}","y":1}}') for x in "ab")
+        offer = ToolOffer((ToolSpec("pair", "", {"properties": {"x": {}, "y": {"type": "integer"}}}),), b"pair")
+        says = MarkupRenderer(TOKENIZER, markup).reply([Message("assistant", "", calls)], offer.specs)
+
+        async def generate(request):
+            return Generation(says, (0.0,) * len(says), "stop", (VersionSpan(0, len(says), PolicyVersion(1, 0)),))
+
+        s.engine.generate = generate
+        first = await s.ask([USER], tools=offer)
+        # the agent's own ids, its own spacing and key order
+        echoed = Message("assistant", "", tuple(ToolCall(f"my-{x}", "pair", f'{{ "y": 1, "x": "{x}" }}') for x in "ab"))
+        orders = [["my-a", "my-b"], ["my-b", "my-a"]]
+        later = [await s.ask([USER, echoed, *(Message("tool", "r", tool_call_id=one) for one in ids)], tools=offer) for ids in orders]
+        return first, later
+
+    first, later = asyncio.run(converse())
+    assert [call.call_id for call in first.message.tool_calls] == ["call_1_0", "call_1_1"]
+    assert [one.completion.parent_id for one in later] == [first.completion.completion_id] * 2
+    assert later[0].completion.prompt_node != later[1].completion.prompt_node
 
 
 def test_the_same_prompt_asked_again_samples_anew_and_a_new_run_repeats_both():

@@ -36,7 +36,12 @@ class WindowConfig(BaseModel):
 
     @property
     def max_age(self) -> int:
-        """S + ceil((W-1)/P): no group is older, in optimiser steps, when it is trained (a tight bound)."""
+        """S + ceil((W-1)/P): no group is older, in optimiser steps, when it is trained (a tight bound).
+
+        With S = 0 a step holds every slot until it is published, so that nothing is in flight then: age 0 whatever the window.
+        """
+        if self.max_off_policy_steps == 0:
+            return 0
         return self.max_off_policy_steps - (-self.max_bypass // self.groups_per_step)
 
 

@@ -1,18 +1,16 @@
 """One thread that commits what waits: many callers share a transaction. Owns threads and futures; knows no record's meaning.
 
     event loop                                         writer thread
-    write(rows) ── append ──► pending ── the whole backlog ──► BEGIN, one INSERT a table, COMMIT (fsync)
+    write(rows) ── append ──► pending ── the whole backlog ──► BEGIN, INSERTs by table, COMMIT (fsync)
        ▲                                                                  │
        └────────── futures set, one wake-up a transaction ◄───────────────┘ durable, or failed for good
 
-Rows of a table go in as multi-row INSERTs. Every sqlite call gives up the interpreter lock and, beside a busy event loop, may wait
-a switch interval (5 ms) to get it back; so a transaction makes a handful of calls, not one a row.
+A failed write is not tried again: whether its rows reached the disk is unknown, so the run stops and starts from the file.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import sqlite3
 import threading
 from collections import defaultdict
@@ -22,8 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.errors import JournalError
-
-_MAX_ROWS_AN_INSERT = 64
 
 _ADVICE = {
     "SQLITE_FULL": "free disk space",
@@ -125,7 +121,8 @@ class GroupCommit:
                 values_by_table[row.table].append(row.values)
         self._connection.execute("BEGIN IMMEDIATE")
         for table, values in values_by_table.items():
-            _insert(self._connection, table, values)
+            marks = ", ".join("?" * len(values[0]))
+            self._connection.executemany(f"INSERT INTO {table} VALUES ({marks})", values)
         self._connection.execute("COMMIT")
 
     def _fail(self, batch: list[_Waiting], cause: BaseException) -> None:
@@ -161,19 +158,3 @@ class GroupCommit:
                 waiting.written.set_result(None)
             else:
                 waiting.written.set_exception(error)
-
-
-def _insert(connection: sqlite3.Connection, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Inserts all rows in order, by powers of two so that few statements serve every number of rows."""
-    done = 0
-    while done < len(rows):
-        count = min(_MAX_ROWS_AN_INSERT, 1 << ((len(rows) - done).bit_length() - 1))
-        chunk = rows[done : done + count]
-        connection.execute(_insert_sql(table, len(chunk[0]), count), [value for row in chunk for value in row])
-        done += count
-
-
-@functools.cache
-def _insert_sql(table: str, num_columns: int, num_rows: int) -> str:
-    row = f"({', '.join('?' * num_columns)})"
-    return f"INSERT INTO {table} VALUES {', '.join([row] * num_rows)}"

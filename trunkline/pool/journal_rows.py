@@ -5,7 +5,6 @@ JSON holds what people read (messages, tasks, rewards). A task's payload is JSON
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import struct
@@ -159,11 +158,6 @@ def to_json(value: Any) -> str:
 def from_json(text: str, kind: type[Value]) -> Value:
     """The inverse of to_json."""
     try:
-        return _decoder(kind).decode(text)
+        return msgspec.json.decode(text, type=kind)
     except msgspec.DecodeError:
         return msgspec.convert(json.loads(text), kind)
-
-
-@functools.cache
-def _decoder(kind: type[Value]) -> msgspec.json.Decoder[Value]:
-    return msgspec.json.Decoder(kind)
