@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import pytest
 
 from trunkline.engine import wire
 from trunkline.engine.client import EngineClient
-from trunkline.engine.connections import ConnectionPool
 from trunkline.errors import EngineError, EngineUnavailable
 from trunkline.models.checkpoint import init_decoder, save_decoder
 from trunkline.models.config import DecoderConfig
@@ -148,19 +149,26 @@ def test_an_update_while_paused_splits_the_completion_into_version_spans(model: 
         asyncio.run(scenario(server))
 
 
+async def _raw(server: Server, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+    """Status and JSON of a request that EngineClient would not make."""
+    async with (
+        aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(server.socket_path))) as http,
+        http.request(method, f"http://engine{path}", json=body) as response,
+    ):
+        return response.status, await response.json(content_type=None)
+
+
 def test_pause_with_mode_abort_ends_requests(server: Server) -> None:
     async def scenario() -> None:
         async with _client(server) as client:
-            pool = ConnectionPool(server.socket_path)
             generating = asyncio.create_task(client.generate(_request("long", LONG)))
             await _until_running(client, 1)
-            await pool.request("POST", "/pause?mode=abort")
+            await _raw(server, "POST", "/pause?mode=abort")
             assert (await generating).finish_reason == "abort"
-            assert json.loads((await pool.request("GET", "/is_paused")).body) == {"is_paused": True}
-            assert (await pool.request("POST", "/pause?mode=wait")).status == 400
+            assert await _raw(server, "GET", "/is_paused") == (200, {"is_paused": True})
+            assert (await _raw(server, "POST", "/pause?mode=wait"))[0] == 400
             await client.resume()
-            assert json.loads((await pool.request("GET", "/is_paused")).body) == {"is_paused": False}
-            pool.close()
+            assert await _raw(server, "GET", "/is_paused") == (200, {"is_paused": False})
 
     asyncio.run(scenario())
 
@@ -179,13 +187,10 @@ def test_pause_with_mode_abort_ends_requests(server: Server) -> None:
 def test_a_sampling_knob_that_is_not_honoured_is_an_error(server: Server, change: dict[str, float], message: str) -> None:
     async def scenario() -> None:
         async with _client(server):
-            pool = ConnectionPool(server.socket_path)
             body = {"request_id": "r", "token_ids": [1], "sampling_params": {"max_tokens": 1, **change}}
-            response = await pool.request("POST", wire.GENERATE, json.dumps(body).encode())
-            assert response.status == 400
-            with pytest.raises(AssertionError, match=message):
-                raise AssertionError(json.loads(response.body)["error"]["message"])
-            pool.close()
+            status, answer = await _raw(server, "POST", wire.GENERATE, body)
+            assert status == 400
+            assert re.search(message, answer["error"]["message"])
 
     asyncio.run(scenario())
 
@@ -206,7 +211,7 @@ def test_a_killed_engine_is_unavailable_at_once_and_so_is_one_that_never_was(mod
             generating = asyncio.create_task(client.generate(_request("long", LONG)))
             await _until_running(client, 1)
             server.process.kill()
-            with pytest.raises(EngineUnavailable, match="connection was lost"):
+            with pytest.raises(EngineUnavailable, match="does not answer"):
                 await generating
             with pytest.raises(EngineUnavailable):
                 await client.generate(_request("next", LONG))

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
+import aiohttp
 import msgspec
 
 from trunkline.engine import wire
-from trunkline.engine.connections import ConnectionPool
 from trunkline.errors import EngineError, EngineUnavailable
 from trunkline.types import Generation, GenerationRequest, WeightRef
 
 _READY_POLL_S = 0.05
+_KEEP_IDLE_S = 3000.0  # shorter than the server's, so that no request meets a connection that the server just closed
 _ENCODE = msgspec.json.Encoder().encode
 _DECODE_GENERATION = msgspec.json.Decoder(wire.WireGeneration).decode
 
@@ -29,7 +31,6 @@ class EngineClient:
 
     def __init__(self, socket_path: Path) -> None:
         self.socket_path = socket_path
-        self._connections = ConnectionPool(socket_path)
 
     async def wait_ready(self, timeout_s: float) -> None:
         """Returns once the engine has loaded its model. Raises EngineUnavailable after `timeout_s`."""
@@ -41,7 +42,8 @@ class EngineClient:
 
     async def close(self) -> None:
         """Closes the connections; the process stays."""
-        self._connections.close()
+        if "_http" in self.__dict__:
+            await self._http.close()
 
     async def generate(self, request: GenerationRequest) -> Generation:
         """See Engine. Cancelling it aborts the request in the engine."""
@@ -67,6 +69,12 @@ class EngineClient:
         """State and counters."""
         return msgspec.json.decode(await self._call("GET", "/health"), type=wire.WireHealth)
 
+    @functools.cached_property
+    def _http(self) -> aiohttp.ClientSession:
+        """Made at first use, inside the event loop that it belongs to."""
+        connector = aiohttp.UnixConnector(str(self.socket_path), limit=0, keepalive_timeout=_KEEP_IDLE_S)
+        return aiohttp.ClientSession("http://engine", connector=connector, timeout=aiohttp.ClientTimeout(total=None))
+
     async def _poll_health(self) -> None:
         while True:
             try:
@@ -77,13 +85,14 @@ class EngineClient:
 
     async def _call(self, method: str, path: str, body: msgspec.Struct | None = None) -> bytes:
         try:
-            response = await self._connections.request(method, path, b"" if body is None else _ENCODE(body))
-        except OSError as error:
+            async with self._http.request(method, path, data=None if body is None else _ENCODE(body)) as response:
+                status, content = response.status, await response.read()
+        except (aiohttp.ClientError, OSError) as error:
             raise EngineUnavailable(f"the engine at {self.socket_path} does not answer {path}: {error}; see its log") from error
-        if response.status == 200:
-            return response.body
+        if status == 200:
+            return content
         try:
-            message = msgspec.json.decode(response.body, type=wire.WireError).error.message
+            message = msgspec.json.decode(content, type=wire.WireError).error.message
         except msgspec.MsgspecError:
-            message = f"the engine answered {path} with {response.status}: {response.body[:200]!r}"
-        raise (EngineUnavailable if response.status == 503 else EngineError)(message)
+            message = f"the engine answered {path} with {status}: {content[:200]!r}"
+        raise (EngineUnavailable if status == 503 else EngineError)(message)

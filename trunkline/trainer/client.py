@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx
+import aiohttp
+import msgspec
 
 from trunkline.errors import ConfigError, InfraError, TrainerError, TrunklineError
 from trunkline.trainer.batch import SampleBatch, pack_demonstrations
@@ -30,27 +31,19 @@ class TrainerClient:
 
     def __init__(self, socket_path: Path) -> None:
         self.socket_path = socket_path
-        self._http = httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(uds=str(socket_path)), base_url="http://trainer", timeout=None, trust_env=False
-        )
 
     async def wait_ready(self, timeout_s: float) -> None:
         """Returns once the process has loaded its model. Raises TrainerError after `timeout_s`."""
-        deadline = time.monotonic() + timeout_s
-        while True:
-            try:
-                (await self._http.get("/healthz", timeout=max(0.1, deadline - time.monotonic()))).raise_for_status()
-                return
-            except httpx.HTTPError as error:
-                if time.monotonic() > deadline:
-                    raise TrainerError(
-                        f"the trainer's process at {self.socket_path} is not ready after {timeout_s} s: {error!r}"
-                    ) from error
-            await asyncio.sleep(_READY_POLL_S)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._poll_health()
+        except TimeoutError as error:
+            raise TrainerError(f"the trainer's process at {self.socket_path} is not ready after {timeout_s} s; see its log") from error
 
     async def close(self) -> None:
         """Closes the connection; the process stays."""
-        await self._http.aclose()
+        if "_http" in self.__dict__:
+            await self._http.close()
 
     async def begin_phase(self, kind: PhaseKind, optimizer: OptimizerConfig, loss: LossConfig | None = None) -> None:
         """Starts a phase with a fresh optimiser and step count 0."""
@@ -86,20 +79,35 @@ class TrainerClient:
         """The current policy as a Hugging Face folder."""
         await self._post("/save_model", json={"folder": str(folder)})
 
+    @functools.cached_property
+    def _http(self) -> aiohttp.ClientSession:
+        """Made at first use, inside the event loop that it belongs to."""
+        connector = aiohttp.UnixConnector(str(self.socket_path), force_close=True)  # few calls, far apart: none meets a stale connection
+        return aiohttp.ClientSession("http://trainer", connector=connector, timeout=aiohttp.ClientTimeout(total=None))
+
+    async def _poll_health(self) -> None:
+        while True:
+            try:
+                async with self._http.get("/healthz", raise_for_status=True):
+                    return
+            except aiohttp.ClientError:
+                await asyncio.sleep(_READY_POLL_S)
+
     async def _post(self, path: str, *, content: bytes | None = None, json: Mapping[str, str] | None = None) -> Any:
         try:
-            response = await self._http.post(path, content=content, json=json)
-        except httpx.TransportError as error:
+            async with self._http.post(path, data=content, json=json) as response:
+                status, body = response.status, await response.read()
+        except (aiohttp.ClientError, OSError) as error:
             raise TrainerError(
                 f"the trainer's process at {self.socket_path} is gone or broke off {path}: {error!r}; see its log"
             ) from error
-        if response.is_success:
-            return response.json()
         try:
-            refusal = response.json()["error"]
-            kind, message = refusal["type"], refusal["message"]
-        except (ValueError, KeyError, TypeError):
-            raise TrainerError(f"the trainer answered {path} with {response.status_code}: {response.text[:200]!r}") from None
+            answer = msgspec.json.decode(body)
+            if status < 300:
+                return answer
+            kind, message = answer["error"]["type"], answer["error"]["message"]
+        except (msgspec.MsgspecError, KeyError, TypeError):
+            raise TrainerError(f"the trainer answered {path} with {status}: {body[:200]!r}") from None
         if kind in _ERRORS:
             raise _ERRORS[kind](message)
         raise TrainerError(message if kind == "TrainerError" else f"{path} failed in the trainer's process: {kind}: {message}; see its log")
