@@ -52,7 +52,7 @@ def train(
     from trunkline.run.conductor import train as run_recipe  # a second of imports that --help and --dry-run do without
 
     summary = _run_async(run_recipe(resolved, ProgressView(_err)))
-    _print_summary(summary, resolved.directory)
+    _print_summary(summary)
 
 
 @app.command()
@@ -77,31 +77,35 @@ def _run_async(work: Any) -> Any:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         return await task
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(cancellable())
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(cancellable())
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        _err.print("interrupted; the run directory keeps what was written so far")
+        raise typer.Exit(130) from None
 
 
-def _print_summary(summary: dict[str, Any], directory: Path) -> None:
+def _print_summary(summary: dict[str, Any]) -> None:
     start, end = summary["heldout_success_start"], summary["heldout_success_end"]
     _out.print(
         f"held-out success {start['value']:.3f} [{start['low']:.3f}, {start['high']:.3f}] → "
         f"[bold]{end['value']:.3f}[/bold] [{end['low']:.3f}, {end['high']:.3f}] (n = {end['n']}), "
         f"{summary['cpu_seconds'] / 60:.1f} CPU-minutes",
         highlight=False,
+        soft_wrap=True,
     )
-    _out.print(f"written to {directory}: curve.png, summary.json, metrics.jsonl, episodes/, checkpoints/", highlight=False, soft_wrap=True)
+    _out.print(
+        f"written to {summary['run_dir']}: curve.png, summary.json, metrics.jsonl, episodes/, checkpoints/", highlight=False, soft_wrap=True
+    )
 
 
 def main() -> None:
     """Entry point of the `trunkline` command."""
     try:
-        app(standalone_mode=True)
+        app()
     except TrunklineError as error:
         _err.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True, style="red")
         sys.exit(2 if isinstance(error, ConfigError) else 1)
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        _err.print("interrupted; the run directory keeps what was written so far")
-        sys.exit(130)
 
 
 if __name__ == "__main__":

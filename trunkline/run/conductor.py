@@ -139,6 +139,7 @@ def _summarise(bench: Bench, evaluations: dict[str, Evaluation]) -> dict[str, An
     rows = [row for row in read_metrics(bench.directory.path / "metrics.jsonl") if row["kind"] == "rl"]
     summary = {
         "name": recipe.name,
+        "run_dir": str(bench.directory.path),
         "method": recipe.stage.method,
         "seed": recipe.seed,
         "heldout_success_start": start.success.as_dict(),

@@ -8,6 +8,7 @@ curve.png        success over steps             journal.sqlite  the durable reco
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Iterable
@@ -31,9 +32,12 @@ class RunDirectory:
 
     @classmethod
     def create(cls, recipe: Recipe) -> RunDirectory:
-        """Makes the folder and writes recipe.toml. Raises ConfigError if a run is already there or the path cannot be made."""
-        path = recipe.directory
-        if (path / "recipe.toml").exists():
+        """Makes the folder and writes recipe.toml; without a run_dir in the recipe, takes runs/NAME-seedSEED or the next free -2, -3, ...
+
+        Raises ConfigError if a run is already in run_dir, or the path cannot be made.
+        """
+        path = recipe.run_dir or _free_path(Path("runs") / f"{recipe.name}-seed{recipe.seed}")
+        if _holds_a_run(path):
             raise ConfigError(f"{path} already holds a run; choose another with run_dir=PATH, or remove it")
         try:
             for folder in ("episodes", "checkpoints", "logs", "weights"):
@@ -68,6 +72,15 @@ class RunDirectory:
         temporary = self.path / "summary.json.tmp"
         temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         os.replace(temporary, self.path / "summary.json")
+
+
+def _holds_a_run(path: Path) -> bool:
+    return (path / "recipe.toml").exists()
+
+
+def _free_path(path: Path) -> Path:
+    candidates = itertools.chain([path], (path.with_name(f"{path.name}-{number}") for number in itertools.count(2)))
+    return next(candidate for candidate in candidates if not _holds_a_run(candidate))
 
 
 def readable_episode(episode: Episode) -> dict[str, Any]:

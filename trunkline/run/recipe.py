@@ -114,7 +114,7 @@ class Recipe(_Section):
 
     name: str = Field("run", description="Shown in titles.")
     seed: int = Field(1, ge=0, description="Seeds weights, demonstrations, tasks and sampling.")
-    run_dir: Path | None = Field(None, description="Where everything is written; default runs/NAME-seedSEED.")
+    run_dir: Path | None = Field(None, description="Where everything is written; default runs/NAME-seedSEED, or the next free name.")
     allow_uncertified: bool = Field(False, description="Train on tasks without a certificate (printed loudly, recorded).")
     model: ModelConfig = ModelConfig()
     taskset: TasksetConfig = TasksetConfig()
@@ -139,11 +139,6 @@ class Recipe(_Section):
                 f"agent.max_context {self.agent.max_context} exceeds model.scratch.max_positions {self.model.scratch.max_positions}"
             )
         return self
-
-    @property
-    def directory(self) -> Path:
-        """The run directory."""
-        return self.run_dir or Path("runs") / f"{self.name}-seed{self.seed}"
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:

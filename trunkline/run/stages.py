@@ -14,9 +14,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from trunkline.episodes.demonstrations import demonstrations_from_episodes, render_demonstrations
 from trunkline.evals.heldout import succeeded
@@ -27,6 +26,7 @@ from trunkline.metrics.processes import ProcessMeter
 from trunkline.pool.pool import Pool, StepTake, episode_seed
 from trunkline.protocols import EpisodeSpec, Taskset
 from trunkline.run.directory import RunDirectory
+from trunkline.run.numbers import step_numbers, supervised_numbers, take_episodes
 from trunkline.run.recipe import ColdStartConfig, Recipe
 from trunkline.run.wiring import RolloutSide
 from trunkline.trainer.client import TrainerClient
@@ -35,6 +35,7 @@ from trunkline.trainer.samples import samples_from_groups
 from trunkline.types import Demonstration, Episode, PolicyVersion, StepStats
 
 _BATCHES_A_REQUEST = 16
+_LONG_WAIT_S = 15.0
 _TASKS_A_SEED = 10_000_000
 _DEMONSTRATION_TASKS = 5_000_000
 
@@ -105,7 +106,7 @@ async def supervise(bench: Bench, stream: DemonstrationStream, *, phase: str, st
         stats = await training
         done += len(stats)
         tokens += sum(step.num_flat_tokens for step in stats)
-        bench.metrics.write("supervised", **_supervised_numbers(phase, stats))
+        bench.metrics.write("supervised", **supervised_numbers(phase, stats))
         bench.meter.sample_rss()
         bench.view.advance(done, loss=stats[-1].loss, tokens_per_s=tokens / (time.monotonic() - started))
     bench.view.stop()
@@ -142,45 +143,48 @@ async def _training_loop(bench: Bench, rollout: RolloutSide, pool: Pool) -> None
     stage = bench.recipe.stage
     for step in range(1, stage.steps + 1):
         started = time.monotonic()
-        take = await pool.next_step()
-        assert take is not None, "the pool has no end of submissions here"
+        take = await _next_take(bench, pool, step)
         stats = await bench.trainer.train_step(samples_from_groups(take.groups, baseline=stage.baseline))
-        version = PolicyVersion(rollout.journal.incarnation, stats.step)
-        reference = await bench.trainer.publish(version, bench.directory.weights)
-        await rollout.engine.update_weights(reference)
-        await rollout.journal.record_published(version)
+        version = await publish(bench, rollout, stats.step)
         await pool.published(version)
         if step % stage.checkpoint_every == 0 and step != stage.steps:
-            await bench.trainer.checkpoint(bench.directory.checkpoint(f"step-{step:06d}"))
+            folder = bench.directory.checkpoint(f"step-{step:06d}")
+            await bench.trainer.checkpoint(folder)
+            await rollout.journal.record_checkpoint(version, path=folder)
         _report_step(bench, take, stats, pool=pool, seconds=time.monotonic() - started)
 
 
+async def _next_take(bench: Bench, pool: Pool, step: int) -> StepTake:
+    """What step `step` is trained on; says so while nothing with a gradient comes."""
+    waiting = asyncio.ensure_future(pool.next_step())
+    try:
+        while not (await asyncio.wait({waiting}, timeout=_LONG_WAIT_S))[0]:
+            stats = pool.stats()
+            bench.view.note(
+                f"step {step} still waits for groups with gradient: {stats.num_running_episodes} attempts run, "
+                f"{stats.num_degenerate} groups so far had equal rewards in all attempts, {stats.num_failed} attempts failed"
+            )
+    finally:
+        waiting.cancel()
+    take = waiting.result()
+    assert take is not None, "the pool has no end of submissions here"
+    return take
+
+
 def _report_step(bench: Bench, take: StepTake, stats: StepStats, *, pool: Pool, seconds: float) -> None:
-    episodes = [episode for group in (*take.groups, *take.degenerate) for episode in group.episodes]
-    bench.directory.write_episodes(f"step-{stats.step:06d}", episodes)
-    reward = _mean([episode.reward for episode in episodes if episode.reward is not None])
-    sampled = sum(completion.num_sampled for episode in episodes for completion in episode.completions)
-    merged = 1 - stats.num_forest_tokens / stats.num_flat_tokens
+    bench.directory.write_episodes(f"step-{stats.step:06d}", take_episodes(take))
     bench.meter.sample_rss()
+    numbers = step_numbers(take, stats)
     bench.metrics.write(
-        "rl",
-        step=stats.step,
-        reward=reward,
-        age_mean=_mean(take.ages),
-        age_max=max(take.ages, default=0),
-        num_groups=len(take.groups),
-        num_degenerate_groups=len(take.degenerate),
-        num_failed_episodes=sum(episode.status == "failed" for episode in episodes),
-        num_deadline_episodes=sum(episode.status == "deadline" for episode in episodes),
-        num_dropped_completions=sum(c.drop_reason is not None for episode in episodes for c in episode.completions),
-        wait_seconds=take.wait_s,
-        step_seconds=seconds,
-        sampled_tokens=sampled,
-        cpu_seconds=bench.meter.counted_cpu_seconds(),
-        max_bypass=pool.stats().max_bypass,
-        **_train_numbers(stats),
+        "rl", **numbers, step_seconds=seconds, cpu_seconds=bench.meter.counted_cpu_seconds(), max_bypass=pool.stats().max_bypass
     )
-    bench.view.advance(stats.step, reward=reward, age=_mean(take.ages), merged=f"{merged:.0%}", tokens_per_s=sampled / max(seconds, 1e-9))
+    bench.view.advance(
+        stats.step,
+        reward=numbers["reward"],
+        age=numbers["age_mean"],
+        merged=f"{1 - stats.num_forest_tokens / stats.num_flat_tokens:.0%}",
+        tokens_per_s=numbers["sampled_tokens"] / max(seconds, 1e-9),
+    )
 
 
 async def rejection_sample(bench: Bench, rollout: RolloutSide) -> None:
@@ -200,7 +204,7 @@ async def rejection_sample(bench: Bench, rollout: RolloutSide) -> None:
         for first in range(0, len(batches), _BATCHES_A_REQUEST):
             stats = await bench.trainer.supervised_steps(batches[first : first + _BATCHES_A_REQUEST])
             step = stats[-1].step
-            bench.metrics.write("supervised", **_supervised_numbers("rejection sampling", stats))
+            bench.metrics.write("supervised", **supervised_numbers("rejection sampling", stats))
         await publish(bench, rollout, step)
         reward = len([e for e in episodes if succeeded(e)]) / len(episodes)
         bench.meter.sample_rss()
@@ -221,41 +225,10 @@ async def _sample_round(bench: Bench, rollout: RolloutSide, round_index: int) ->
     return list(await asyncio.gather(*(rollout.runner.run(spec) for spec in specs)))
 
 
-async def publish(bench: Bench, rollout: RolloutSide, step: int) -> None:
+async def publish(bench: Bench, rollout: RolloutSide, step: int) -> PolicyVersion:
     """Hands the trainer's current weights to the engine under (incarnation, step)."""
     version = PolicyVersion(rollout.journal.incarnation, step)
     reference = await bench.trainer.publish(version, bench.directory.weights)
     await rollout.engine.update_weights(reference)
     await rollout.journal.record_published(version)
-
-
-def _supervised_numbers(phase: str, stats: Sequence[StepStats]) -> dict[str, Any]:
-    return {
-        "phase": phase,
-        "step": stats[-1].step,
-        "loss": _mean([step.loss for step in stats]),
-        "learning_rate": stats[-1].learning_rate,
-        "flat_tokens": sum(step.num_flat_tokens for step in stats),
-        "forest_tokens": sum(step.num_forest_tokens for step in stats),
-        "train_seconds": sum(step.seconds for step in stats),
-    }
-
-
-def _train_numbers(stats: StepStats) -> dict[str, float]:
-    return {
-        "loss": stats.loss,
-        "grad_norm": stats.grad_norm,
-        "learning_rate": stats.learning_rate,
-        "num_samples": stats.num_samples,
-        "flat_tokens": stats.num_flat_tokens,
-        "forest_tokens": stats.num_forest_tokens,
-        "trained_tokens": stats.num_trained_tokens,
-        "merged_token_ratio": stats.num_flat_tokens / stats.num_forest_tokens,
-        "flop_ratio": stats.flop_ratio,
-        "train_seconds": stats.seconds,
-        **stats.extra,
-    }
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
+    return version

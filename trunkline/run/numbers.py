@@ -1,0 +1,81 @@
+"""What metrics.jsonl says of a step: rewards, ages, and where every sampled token went. Owns the names, writes no file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from trunkline.pool.pool import StepTake
+from trunkline.types import Episode, Group, StepStats
+
+
+def take_episodes(take: StepTake) -> list[Episode]:
+    """Every episode that a step consumed, those of groups without gradient included."""
+    return [episode for group in (*take.groups, *take.degenerate) for episode in group.episodes]
+
+
+def step_numbers(take: StepTake, stats: StepStats) -> dict[str, Any]:
+    """One RL step. `sampled_tokens` = `trained_tokens` + the sum of `dropped_tokens`, by reason."""
+    episodes = take_episodes(take)
+    completions = [completion for episode in episodes for completion in episode.completions]
+    return {
+        "step": stats.step,
+        "reward": _mean([episode.reward for episode in episodes if episode.reward is not None]),
+        "age_mean": _mean(take.ages),
+        "age_max": max(take.ages, default=0),
+        "num_groups": len(take.groups),
+        "num_degenerate_groups": len(take.degenerate),
+        "num_failed_episodes": sum(episode.status == "failed" for episode in episodes),
+        "num_deadline_episodes": sum(episode.status == "deadline" for episode in episodes),
+        "num_branches": sum(completion.parent_id is None for completion in completions) - len(episodes),
+        "sampled_tokens": sum(completion.num_sampled for completion in completions),
+        "trained_tokens": stats.num_trained_tokens,
+        "dropped_tokens": dropped_tokens((*take.groups, *take.degenerate)),
+        "wait_seconds": take.wait_s,
+        "loss": stats.loss,
+        "grad_norm": stats.grad_norm,
+        "learning_rate": stats.learning_rate,
+        "num_samples": stats.num_samples,
+        "flat_tokens": stats.num_flat_tokens,
+        "forest_tokens": stats.num_forest_tokens,
+        "merged_token_ratio": stats.num_flat_tokens / stats.num_forest_tokens,
+        "flop_ratio": stats.flop_ratio,
+        "train_seconds": stats.seconds,
+        **stats.extra,
+    }
+
+
+def dropped_tokens(groups: Sequence[Group]) -> dict[str, int]:
+    """Sampled tokens that are not trained, by reason; the first reason that holds counts."""
+    dropped: Counter[str] = Counter()
+    for group in groups:
+        for episode in group.episodes:
+            for completion in episode.completions:
+                reason = _reason(group, episode) or completion.drop_reason
+                if reason is not None and completion.num_sampled:
+                    dropped[reason] += completion.num_sampled
+    return dict(dropped)
+
+
+def _reason(group: Group, episode: Episode) -> str | None:
+    if episode.status == "failed":
+        return "episode failed"
+    return None if group.has_gradient else "group without gradient"
+
+
+def supervised_numbers(phase: str, stats: Sequence[StepStats]) -> dict[str, Any]:
+    """Some supervised steps in a row."""
+    return {
+        "phase": phase,
+        "step": stats[-1].step,
+        "loss": _mean([step.loss for step in stats]),
+        "learning_rate": stats[-1].learning_rate,
+        "flat_tokens": sum(step.num_flat_tokens for step in stats),
+        "forest_tokens": sum(step.num_forest_tokens for step in stats),
+        "train_seconds": sum(step.seconds for step in stats),
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
