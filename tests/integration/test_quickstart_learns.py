@@ -1,0 +1,90 @@
+"""The quickstart, shortened to one kind of question: the whole loop, in its real processes, makes the policy better."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trunkline.metrics.jsonl import read_metrics
+from trunkline.models.tokenizer import Tokenizer
+from trunkline.pool.journal_reader import JournalReader
+
+ROOT = Path(__file__).parents[2]
+SHORT = [
+    'taskset.options={kinds={"one_hop.area"=1}}',
+    "taskset.harder_splits=[]",
+    "cold_start.steps=1600",
+    "stage.steps=30",
+    "stage.checkpoint_every=10",
+    "evaluation.episodes=160",
+    "evaluation.greedy=false",
+]
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("learning") / "run"
+    command = [sys.executable, "-m", "trunkline.run.cli", "train", "recipes/quickstart.toml", f"run_dir={path}", *SHORT]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+def test_held_out_success_rises_beyond_its_interval(run_dir: Path) -> None:
+    summary = json.loads((run_dir / "summary.json").read_text())
+    start, end = summary["heldout_success_start"], summary["heldout_success_end"]
+    assert summary["rl_steps"] == 30 and start["n"] == end["n"] == 160
+    assert end["low"] > start["high"], (start, end)
+
+
+def test_every_sampled_token_of_a_step_is_trained_or_dropped_with_a_reason(run_dir: Path) -> None:
+    steps = [row for row in read_metrics(run_dir / "metrics.jsonl") if row["kind"] == "rl"]
+    assert len(steps) == 30
+    for row in steps:
+        assert row["sampled_tokens"] == row["trained_tokens"] + sum(row["dropped_tokens"].values())
+
+
+def test_ages_and_bypass_stay_within_the_window_bounds(run_dir: Path) -> None:
+    steps = [row for row in read_metrics(run_dir / "metrics.jsonl") if row["kind"] == "rl"]
+    assert max(row["age_max"] for row in steps) <= 2, "S + ceil((W-1)/P) with P=8, S=1, W=4"
+    assert max(row["max_bypass"] for row in steps) <= 3
+
+
+def test_on_policy_samples_agree_with_the_trainer_to_5e_5(run_dir: Path) -> None:
+    first = next(row for row in read_metrics(run_dir / "metrics.jsonl") if row["kind"] == "rl")
+    assert first["age_max"] == 0
+    assert first["max_abs_logprob_gap"] <= 5e-5
+
+
+def test_episodes_are_readable_and_equal_the_journal(run_dir: Path) -> None:
+    lines = (run_dir / "episodes" / "step-000001.jsonl").read_text().splitlines()
+    readable = [json.loads(line) for line in lines]
+    tokenizer = Tokenizer.load(run_dir / "checkpoints" / "initial")
+    with JournalReader.open(run_dir / "journal.sqlite") as journal:
+        for entry in readable[:8]:
+            episode = journal.read_episode(entry["episode_id"])
+            assert episode.reward == entry["reward"] and entry["rewards"][0]["evidence"]
+            question = entry["messages"][0]["content"]
+            assert question in tokenizer.decode(episode.completions[0].prompt_ids)
+            assert [call["num_sampled_tokens"] for call in entry["calls"]] == [c.num_sampled for c in episode.completions]
+
+
+def test_the_final_policy_is_a_folder_that_transformers_loads(run_dir: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = run_dir / "checkpoints" / "final"
+    assert AutoModelForCausalLM.from_pretrained(folder).config.vocab_size == len(AutoTokenizer.from_pretrained(folder))
+    assert (run_dir / "checkpoints" / "step-000010").is_dir()
+
+
+def test_show_prints_the_summary_and_an_episode(run_dir: Path) -> None:
+    def show(*arguments: str) -> str:
+        command = [sys.executable, "-m", "trunkline.run.cli", "show", str(run_dir), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    assert "one_hop.area" in show()
+    assert "user: What is the area of" in show("heldout.end-00000-a00")
