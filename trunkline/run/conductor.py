@@ -36,7 +36,7 @@ async def train(recipe: Recipe, view: ProgressView) -> dict[str, Any]:
     """Runs the recipe and returns the summary. Raises TrunklineError with the cause if any part fails."""
     meter = ProcessMeter()
     taskset = load_taskset(recipe.taskset.name, recipe.taskset.options)
-    _check_certificate(taskset, recipe, view)
+    certificate = _certificate_key(taskset, recipe, view)
     directory = RunDirectory.create(recipe)
     policy = await _starting_policy(recipe, directory)
     tokenizer = Tokenizer.load(policy)
@@ -57,21 +57,22 @@ async def train(recipe: Recipe, view: ProgressView) -> dict[str, Any]:
                 work = _stage_between_evaluations(bench, rollout, stream)
                 evaluations = await guarded(work, trainer.child.watch(), rollout.watch())
             await _save_policy(bench, "final", tokenizer)
-    return _summarise(bench, evaluations)
+    return _summarise(bench, evaluations, certificate)
 
 
-def _check_certificate(taskset: Taskset, recipe: Recipe, view: ProgressView) -> None:
-    """No certificate, no reward: a missing one is made now, a failing one ends the run."""
+def _certificate_key(taskset: Taskset, recipe: Recipe, view: ProgressView) -> str | None:
+    """No certificate, no reward: a missing one is made now, a failing one ends the run. None if the recipe allows to do without."""
     store = CertificateStore.default()
     try:
         if store.get(taskset) is None:
             view.note(f"no certificate for taskset {taskset.name!r} yet: certifying it")
             store.put(certify(taskset))
-        require(taskset, store)
+        return require(taskset, store).key
     except CertificateError as error:
         if not recipe.allow_uncertified:
             raise
         view.note(f"WARNING: training on uncertified tasks, because allow_uncertified is set: {error}")
+        return None
 
 
 async def _starting_policy(recipe: Recipe, directory: RunDirectory) -> Path:
@@ -133,7 +134,7 @@ async def _evaluate(bench: Bench, rollout: RolloutSide, *, moment: str) -> dict[
     return evaluations
 
 
-def _summarise(bench: Bench, evaluations: dict[str, Evaluation]) -> dict[str, Any]:
+def _summarise(bench: Bench, evaluations: dict[str, Evaluation], certificate: str | None) -> dict[str, Any]:
     recipe, meter = bench.recipe, bench.meter
     start, end = evaluations["start"], evaluations["end"]
     rows = [row for row in read_metrics(bench.directory.path / "metrics.jsonl") if row["kind"] == "rl"]
@@ -142,6 +143,7 @@ def _summarise(bench: Bench, evaluations: dict[str, Evaluation]) -> dict[str, An
         "run_dir": str(bench.directory.path),
         "method": recipe.stage.method,
         "seed": recipe.seed,
+        "certificate": certificate,
         "heldout_success_start": start.success.as_dict(),
         "heldout_success_end": end.success.as_dict(),
         "evaluations": {name: result.as_dict() for name, result in evaluations.items()},

@@ -29,17 +29,24 @@ def show_run(run_dir: Path, out: Console) -> None:
         f"{summary['rl_steps']} RL steps, {summary['cpu_seconds']:.0f} CPU-s counted, {summary['evaluation_cpu_seconds']:.0f} CPU-s of "
         f"evaluation, {summary['wall_seconds']:.0f} s, peak memory {summary['peak_rss_bytes'] / 2**20:.0f} MiB",
         highlight=False,
+        soft_wrap=True,
     )
 
 
 def show_episode(run_dir: Path, episode_id: str, out: Console) -> None:
     """Prints one episode's messages, calls and rewards. Raises ConfigError if no file under episodes/ holds it."""
     episode = _find(run_dir, episode_id)
-    out.print(f"{episode['episode_id']}  task {episode['task_id']}  {episode['status']}  reward {episode['reward']}", highlight=False)
+    out.print(
+        f"{episode['episode_id']}  task {episode['task_id']}  {episode['status']}  reward {episode['reward']}",
+        highlight=False,
+        soft_wrap=True,
+    )
     for message in episode["messages"]:
         calls = " ".join(f"{call['name']}({call['arguments']})" for call in message.get("tool_calls", ()))
         parent = "" if message["parent"] in (None, message["id"] - 1) else f" (after {message['parent']})"
-        out.print(f"  [{message['id']}]{parent} {message['role']}: {message['content']}{calls}", markup=False, highlight=False)
+        out.print(
+            f"  [{message['id']}]{parent} {message['role']}: {message['content']}{calls}", markup=False, highlight=False, soft_wrap=True
+        )
     for number, call in enumerate(episode["calls"]):
         dropped = f", dropped: {call['dropped']}" if call["dropped"] else ""
         out.print(
@@ -47,12 +54,18 @@ def show_episode(run_dir: Path, episode_id: str, out: Console) -> None:
             f"{call['num_sampled_tokens']} sampled, {call['finish_reason']}, policy {', '.join(call['policy_versions'])}{dropped}",
             markup=False,
             highlight=False,
+            soft_wrap=True,
         )
     for reward in episode["rewards"]:
-        out.print(f"  {reward['name']} {reward['value']}: {reward['evidence']}", markup=False, highlight=False)
+        out.print(f"  {reward['name']} {reward['value']}: {reward['evidence']}", markup=False, highlight=False, soft_wrap=True)
     if episode["failure"]:
         failure = episode["failure"]
-        out.print(f"  {failure['kind']} at the {failure['boundary']} boundary: {failure['message']}", markup=False, highlight=False)
+        out.print(
+            f"  {failure['kind']} at the {failure['boundary']} boundary: {failure['message']}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _find(run_dir: Path, episode_id: str) -> dict[str, Any]:
