@@ -81,6 +81,17 @@ def test_the_final_policy_is_a_folder_that_transformers_loads(run_dir: Path) -> 
     assert (run_dir / "checkpoints" / "step-000010").is_dir()
 
 
+@pytest.mark.parametrize("arm", ["rejection", "supervision"])
+def test_a_control_arm_starts_from_the_cold_start_of_a_run(run_dir: Path, tmp_path: Path, arm: str) -> None:
+    start = f"model.path={run_dir / 'checkpoints' / 'cold-start'}"
+    command = [sys.executable, "-m", "trunkline.run.cli", "train", f"recipes/quickstart-{arm}.toml", start, f"run_dir={tmp_path / 'arm'}"]
+    subprocess.run([*command, *SHORT, "cold_start.steps=0", "stage.steps=3"], cwd=ROOT, check=True, capture_output=True)
+    summary = json.loads((tmp_path / "arm" / "summary.json").read_text())
+    before = json.loads((run_dir / "summary.json").read_text())["heldout_success_start"]
+    assert summary["heldout_success_start"] == before, "the same policy, tasks and seeds give the same episodes"
+    assert summary["cpu_seconds"] > 0 and (tmp_path / "arm" / "checkpoints" / "final" / "model.safetensors").exists()
+
+
 def test_show_prints_the_summary_and_an_episode(run_dir: Path) -> None:
     def show(*arguments: str) -> str:
         command = [sys.executable, "-m", "trunkline.run.cli", "show", str(run_dir), *arguments]

@@ -83,7 +83,7 @@ def test_every_question_is_worded_as_its_kind(taskset: LookupTaskset, split: str
 
 def test_kinds_come_by_their_weights(taskset: LookupTaskset) -> None:
     counts = Counter(task.kind for task in tasks_of(taskset, "train", 1800))
-    expected = {"one_hop.area": 600, "one_hop.population": 600, "two_hop.capital_population": 400, "two_hop.pair": 200}
+    expected = {"one_hop.area": 600, "one_hop.population": 600, "two_hop.capital_population": 300, "two_hop.pair": 300}
     assert all(abs(counts[kind] - number) < 5 * math.sqrt(number) for kind, number in expected.items())
     only_pairs = LookupTaskset(LookupConfig(kinds={"two_hop.pair": 1}))
     assert {task.kind for task in tasks_of(only_pairs, "train", 50)} == {"two_hop.pair"}

@@ -132,6 +132,12 @@ class Recipe(_Section):
             raise ValueError(
                 f"model.renderer is {self.model.renderer!r}, but a model from scratch speaks 'tiny'; set model.path or renderer='tiny'"
             )
+        if (
+            self.stage.method == "rejection_sampling"
+            and self.stage.optimizer.lr_end_fraction < 1
+            and self.stage.optimizer.total_steps is None
+        ):
+            raise ValueError("rejection sampling makes as many steps as there are successes; set stage.optimizer.total_steps for its decay")
         if self.agent.max_tokens >= self.agent.max_context:
             raise ValueError(f"agent.max_tokens {self.agent.max_tokens} must be below agent.max_context {self.agent.max_context}")
         if self.model.path is None and self.agent.max_context > self.model.scratch.max_positions:

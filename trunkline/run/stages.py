@@ -205,7 +205,8 @@ async def rejection_sample(bench: Bench, rollout: RolloutSide) -> None:
             stats = await bench.trainer.supervised_steps(batches[first : first + _BATCHES_A_REQUEST])
             step = stats[-1].step
             bench.metrics.write("supervised", **supervised_numbers("rejection sampling", stats))
-        await publish(bench, rollout, step)
+        if batches:
+            await publish(bench, rollout, step)
         reward = len([e for e in episodes if succeeded(e)]) / len(episodes)
         bench.meter.sample_rss()
         bench.metrics.write("round", round=round_index + 1, reward=reward, cpu_seconds=bench.meter.counted_cpu_seconds())
