@@ -16,6 +16,9 @@ import psutil
 import pytest
 
 from trunkline.pool.journal_reader import JournalReader
+from trunkline.run.recipe import ScratchModel
+from trunkline.run.scratch import prepare_folder
+from trunkline.tasks.lookup import vocabulary
 
 ROOT = Path(__file__).parents[2]
 # A policy that knows nothing earns nothing, so that RL keeps sampling until it is ended.
@@ -130,6 +133,16 @@ def test_an_unreadable_model_folder_is_named(tmp_path: Path) -> None:
         _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 2
     assert str(tmp_path / "model") in stderr and "Traceback" not in stderr
+
+
+def test_a_truncated_checkpoint_ends_the_run_with_its_name(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    prepare_folder(model, ScratchModel(), pieces=vocabulary.PIECES, characters=vocabulary.CHARACTERS)
+    (model / "model.safetensors").write_bytes(b"not weights")
+    with training(tmp_path / "run", f"model.path={model}") as process:
+        _, stderr = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 1
+    assert str(model / "model.safetensors") in stderr and "Traceback" not in stderr
 
 
 def test_a_run_directory_is_not_written_over(tmp_path: Path) -> None:

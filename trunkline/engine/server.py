@@ -18,6 +18,7 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -35,7 +36,7 @@ from starlette.routing import Route
 from trunkline.engine import wire
 from trunkline.engine.local import LocalEngine
 from trunkline.engine.scheduler import Finished
-from trunkline.errors import ConfigError, EngineError, EngineUnavailable, InfraError
+from trunkline.errors import ConfigError, EngineError, EngineUnavailable, InfraError, TrunklineError
 from trunkline.types import Generation, PolicyVersion, WeightRef
 
 _PARENT_POLL_S = 0.5
@@ -248,14 +249,17 @@ def main() -> None:
     parser.add_argument("--max-batch", type=int, default=256, help="completions sampled together at most")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    engine = LocalEngine.load(
-        arguments.model,
-        version=arguments.version,
-        dtype=_DTYPES[arguments.dtype],
-        max_batch=arguments.max_batch,
-        num_slots=arguments.max_cached_tokens,
-    )
-    serve(engine, arguments.socket, parent=parent)
+    try:
+        engine = LocalEngine.load(
+            arguments.model,
+            version=arguments.version,
+            dtype=_DTYPES[arguments.dtype],
+            max_batch=arguments.max_batch,
+            num_slots=arguments.max_cached_tokens,
+        )
+        serve(engine, arguments.socket, parent=parent)
+    except TrunklineError as error:
+        sys.exit(f"error: {error}")  # one line in the log, which is what the conductor shows
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import argparse
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from dataclasses import asdict
@@ -187,7 +188,10 @@ def main() -> None:
     parser.add_argument("--dtype", choices=_DTYPES, default="float32", help="of weights and activations")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    serve(Learner(load_decoder(arguments.model, dtype=_DTYPES[arguments.dtype])), arguments.socket)
+    try:
+        serve(Learner(load_decoder(arguments.model, dtype=_DTYPES[arguments.dtype])), arguments.socket)
+    except TrunklineError as error:
+        sys.exit(f"error: {error}")  # one line in the log, which is what the conductor shows
 
 
 if __name__ == "__main__":
