@@ -13,6 +13,8 @@ from trunkline.metrics.jsonl import read_metrics
 from trunkline.models.tokenizer import Tokenizer
 from trunkline.pool.journal_reader import JournalReader
 
+pytestmark = pytest.mark.timeout(900)  # the first test waits for the run of all
+
 ROOT = Path(__file__).parents[2]
 SHORT = [
     'taskset.options={kinds={"one_hop.area"=1}}',
@@ -46,6 +48,9 @@ def test_every_sampled_token_of_a_step_is_trained_or_dropped_with_a_reason(run_d
     assert len(steps) == 30
     for row in steps:
         assert row["sampled_tokens"] == row["trained_tokens"] + sum(row["dropped_tokens"].values())
+    (end,) = [row for row in read_metrics(run_dir / "metrics.jsonl") if row["kind"] == "rl_end"]
+    assert end["num_trained_groups"] == 30 * 8
+    assert 0 < end["num_unconsumed_groups"] <= 16, "at most a buffer of groups is dropped when the stage ends"
 
 
 def test_ages_and_bypass_stay_within_the_window_bounds(run_dir: Path) -> None:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from trunkline.pool.pool import StepTake
+from trunkline.pool.takes import PoolStats, StepTake
 from trunkline.types import Episode, Group, StepStats
 
 
@@ -43,6 +43,19 @@ def step_numbers(take: StepTake, stats: StepStats) -> dict[str, Any]:
         "flop_ratio": stats.flop_ratio,
         "train_seconds": stats.seconds,
         **stats.extra,
+    }
+
+
+def end_numbers(stats: PoolStats) -> dict[str, int]:
+    """Where every submitted group of an RL stage went; unconsumed ones were still running or waiting when it ended, and are dropped."""
+    return {
+        "num_submitted_groups": stats.num_submitted,
+        "num_trained_groups": stats.num_trained,
+        "num_degenerate_groups": stats.num_degenerate,
+        "num_unconsumed_groups": stats.num_submitted - stats.num_trained - stats.num_degenerate,
+        "num_failed_episodes": stats.num_failed,
+        "num_retried_episodes": stats.num_retried,
+        "num_deadline_episodes": stats.num_deadline,
     }
 
 

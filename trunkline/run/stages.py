@@ -23,10 +23,11 @@ from trunkline.gateway.base import Renderer
 from trunkline.metrics.console import ProgressView
 from trunkline.metrics.jsonl import MetricsLog
 from trunkline.metrics.processes import ProcessMeter
-from trunkline.pool.pool import Pool, StepTake, episode_seed
+from trunkline.pool.pool import Pool, episode_seed
+from trunkline.pool.takes import StepTake
 from trunkline.protocols import EpisodeSpec, Taskset
 from trunkline.run.directory import RunDirectory
-from trunkline.run.numbers import step_numbers, supervised_numbers, take_episodes
+from trunkline.run.numbers import end_numbers, step_numbers, supervised_numbers, take_episodes
 from trunkline.run.recipe import ColdStartConfig, Recipe
 from trunkline.run.wiring import RolloutSide
 from trunkline.trainer.client import TrainerClient
@@ -132,6 +133,7 @@ async def reinforce(bench: Bench, rollout: RolloutSide) -> None:
         if sampling.done():
             sampling.result()
         await training
+        bench.metrics.write("rl_end", **end_numbers(pool.stats()))
     finally:
         sampling.cancel()
         training.cancel()
