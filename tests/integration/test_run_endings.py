@@ -110,6 +110,14 @@ def test_parts_end_when_the_conductor_is_killed(tmp_path: Path) -> None:
         assert gone(list(parts.values()))
 
 
+def test_a_part_that_is_still_starting_ends_when_the_conductor_is_killed(tmp_path: Path) -> None:
+    with training(tmp_path / "run") as process:
+        until(lambda: "trainer" in parts_of(process), process)
+        parts = parts_of(process)
+        process.kill()
+        assert gone(list(parts.values()))
+
+
 def test_a_full_disk_ends_the_run_and_what_was_acknowledged_is_there(tmp_path: Path) -> None:
     limit = ["sh", "-c", 'ulimit -f 6000; exec "$@"', "sh"]  # blocks of 512 bytes: no file beyond 3 MB
     with training(tmp_path / "run", prefix=limit) as process:

@@ -237,7 +237,6 @@ def serve(engine: LocalEngine, socket_path: Path, *, parent: int) -> None:
 
 def main() -> None:
     """The command line."""
-    parent = os.getppid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parser = argparse.ArgumentParser(prog="python -m trunkline.engine.server", description="One engine on a Unix socket.")
     parser.add_argument("--model", type=Path, required=True, help="Hugging Face folder of the policy")
@@ -247,6 +246,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="torch threads; more than one pays only with spare cores")
     parser.add_argument("--max-cached-tokens", type=int, help="slots of the cache; default: what 512 MB hold")
     parser.add_argument("--max-batch", type=int, default=256, help="completions sampled together at most")
+    parser.add_argument("--parent", type=int, default=os.getppid(), help="end with this process, the parent")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     try:
@@ -257,7 +257,7 @@ def main() -> None:
             max_batch=arguments.max_batch,
             num_slots=arguments.max_cached_tokens,
         )
-        serve(engine, arguments.socket, parent=parent)
+        serve(engine, arguments.socket, parent=arguments.parent)
     except TrunklineError as error:
         sys.exit(f"error: {error}")  # one line in the log, which is what the conductor shows
 

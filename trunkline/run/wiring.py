@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
@@ -131,7 +132,7 @@ def make_renderer(recipe: Recipe, tokenizer: Tokenizer, folder: Path) -> Rendere
 async def trainer_side(directory: RunDirectory, sockets: Path, *, model: Path) -> AsyncIterator[TrainerSide]:
     """The trainer's process, ready, for the length of the block."""
     socket = sockets / "trainer.sock"
-    arguments = ["--socket", str(socket), "--model", str(model)]
+    arguments = ["--socket", str(socket), "--model", str(model), "--parent", str(os.getpid())]
     async with child_process(
         "trainer", "trunkline.trainer.server", arguments, log_path=directory.log("trainer"), failure=TrainerError
     ) as child:
@@ -151,7 +152,7 @@ async def rollout_side(
     socket = sockets / "engine.sock"
     journal = Journal.open(directory.path / "journal.sqlite")
     version = PolicyVersion(journal.incarnation, 0)
-    arguments = ["--socket", str(socket), "--model", str(model), "--version", str(version)]
+    arguments = ["--socket", str(socket), "--model", str(model), "--parent", str(os.getpid()), "--version", str(version)]
     arguments += ["--max-batch", str(recipe.engine.max_batch), "--max-cached-tokens", str(recipe.engine.max_cached_tokens)]
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(journal.close)

@@ -166,9 +166,8 @@ def serve(learner: Learner, socket_path: Path) -> None:
         socket_path.unlink(missing_ok=True)
 
 
-def end_with_parent() -> None:
-    """Ends this process soon after its parent, also in the middle of a step: nobody is left to want its result."""
-    parent = os.getppid()
+def end_with_parent(parent: int) -> None:
+    """Ends this process soon after process `parent`, also in the middle of a step: nobody is left to want its result."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -180,13 +179,14 @@ def end_with_parent() -> None:
 
 def main() -> None:
     """The command line."""
-    end_with_parent()
     parser = argparse.ArgumentParser(prog="python -m trunkline.trainer.server", description="One trainer on a Unix socket.")
     parser.add_argument("--socket", type=Path, required=True, help="where to listen")
     parser.add_argument("--model", type=Path, required=True, help="Hugging Face folder of the initial policy")
     parser.add_argument("--threads", type=int, default=1, help="torch threads; more than one pays only with spare cores")
     parser.add_argument("--dtype", choices=_DTYPES, default="float32", help="of weights and activations")
+    parser.add_argument("--parent", type=int, default=os.getppid(), help="end with this process, the parent")
     arguments = parser.parse_args()
+    end_with_parent(arguments.parent)
     torch.set_num_threads(arguments.threads)
     try:
         serve(Learner(load_decoder(arguments.model, dtype=_DTYPES[arguments.dtype])), arguments.socket)
