@@ -48,6 +48,7 @@ def test_every_sampled_token_of_a_step_is_trained_or_dropped_with_a_reason(run_d
     assert len(steps) == 30
     for row in steps:
         assert row["sampled_tokens"] == row["trained_tokens"] + sum(row["dropped_tokens"].values())
+        assert row["forest_tokens"] <= row["trajectory_tokens"] <= row["flat_tokens"]
     (end,) = [row for row in read_metrics(run_dir / "metrics.jsonl") if row["kind"] == "rl_end"]
     assert end["num_trained_groups"] == 30 * 8
     assert 0 < end["num_unconsumed_groups"] <= 16, "at most a buffer of groups is dropped when the stage ends"

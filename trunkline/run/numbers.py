@@ -40,6 +40,7 @@ def step_numbers(take: StepTake, stats: StepStats) -> dict[str, Any]:
         "flat_tokens": stats.num_flat_tokens,
         "forest_tokens": stats.num_forest_tokens,
         "merged_token_ratio": stats.num_flat_tokens / stats.num_forest_tokens,
+        "trajectory_tokens": trajectory_tokens(take.groups),
         "flop_ratio": stats.flop_ratio,
         "train_seconds": stats.seconds,
         **stats.extra,
@@ -69,6 +70,21 @@ def dropped_tokens(groups: Sequence[Group]) -> dict[str, int]:
                 if reason is not None and completion.num_sampled:
                     dropped[reason] += completion.num_sampled
     return dict(dropped)
+
+
+def trajectory_tokens(groups: Sequence[Group]) -> int:
+    """Tokens if only the calls of one trajectory were merged: what a trainer computes that concatenates turns but shares no trunk.
+
+    Every chain of calls counts once, with the context and completion of its last call.
+    """
+    total = 0
+    for group in groups:
+        for episode in group.episodes:
+            if episode.status != "failed":
+                extended = {completion.parent_id for completion in episode.completions}
+                last = [completion for completion in episode.completions if completion.completion_id not in extended]
+                total += sum(len(completion.prompt_ids) + completion.num_sampled for completion in last)
+    return total
 
 
 def _reason(group: Group, episode: Episode) -> str | None:
