@@ -42,7 +42,7 @@ class KvCache:
 
     def gather(self, layer: int, slots_RL: Tensor) -> tuple[Tensor, Tensor]:
         """k_RKLD and v_RKLD of R rows of slots (views of one fresh copy)."""
-        # index_select copies whole rows; advanced indexing is 8 times slower here (4.65 against 0.60 ms for 256 x 90).
+        # index_select copies whole rows; advanced indexing is several times slower here.
         kv_NW = torch.index_select(self.layers[layer], 0, slots_RL.reshape(-1))
         kv_RL2KD = kv_NW.view(*slots_RL.shape, 2, self.num_kv_heads, self.head_dim)
         k_RLKD, v_RLKD = kv_RL2KD.unbind(2)

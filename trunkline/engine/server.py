@@ -8,7 +8,7 @@
 
 One thread. Steps run on the event loop, which gets one turn after each: `engine.step(); await asyncio.sleep(0)`. A step is
 milliseconds, and requests that come in meanwhile wait in the socket for the next one anyway. A thread beside torch would
-make each of them wait for the interpreter lock at every operation of the step: half the throughput, measured.
+make each of them wait for the interpreter lock at every operation of the step: half the throughput, in a prototype.
 """
 
 from __future__ import annotations
