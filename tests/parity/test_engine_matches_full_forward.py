@@ -121,6 +121,28 @@ def test_a_completion_does_not_depend_on_the_batch_around_it() -> None:
         assert _drain(alone)[request.request_id].token_ids == expected[request.request_id].token_ids
 
 
+def test_attempts_at_one_task_are_computed_together_where_they_agree_and_sample_as_if_alone() -> None:
+    """A peaked policy, as trained ones are: most attempts agree for many tokens."""
+    rng = random.Random(4)
+    engine = _engine()
+    prompt = _prompt(rng, 40)
+    requests = [GenerationRequest(str(n), prompt, SamplingParams(24, temperature=0.3, seed=rng.getrandbits(64))) for n in range(12)]
+    finished: dict[str, Generation] = {}
+    for number, request in enumerate(requests):
+        engine.add(request)
+        for _ in range(number % 3):  # some arrive together, some later
+            finished |= {one.request_id: one.generation for one in engine.step()}
+    finished |= _drain(engine)
+    for request in requests:
+        _check(engine, request, finished[request.request_id])
+        alone = _engine()
+        alone.add(request)
+        assert _drain(alone)[request.request_id].token_ids == finished[request.request_id].token_ids
+    distinct = {finished[request.request_id].token_ids[:length] for request in requests for length in range(1, 24)}
+    assert len(distinct) < 12 * 23
+    assert engine.scheduler.stats.num_computed == 40 + len(distinct)
+
+
 def test_greedy_takes_the_argmax_of_the_full_forward() -> None:
     engine = _engine()
     request = GenerationRequest("a", (4, 8, 15, 16, 23, 42), SamplingParams(10, temperature=0.0))

@@ -15,6 +15,7 @@ def _sample(logits_NV: torch.Tensor, *, temperature: float = 1.0, top_p: float =
     num_rows = len(logits_NV)
     return sample(
         logits_NV,
+        context_N=np.arange(num_rows),
         temperature_N=np.full(num_rows, temperature),
         top_p_N=np.full(num_rows, top_p),
         seed_N=np.full(num_rows, seed, np.uint64),
@@ -62,11 +63,19 @@ def test_a_row_is_sampled_alike_in_every_batch() -> None:
     temperature_N = np.where(np.arange(64) % 3 == 0, 0.7, 1.0)
     top_p_N = np.where(np.arange(64) % 4 == 0, 0.9, 1.0)
     position_N = np.arange(64) % 7
-    together = sample(logits_NV, temperature_N=temperature_N, top_p_N=top_p_N, seed_N=seed_N, position_N=position_N)
+    context_N = np.arange(64) // 2  # pairs of rows share a context
+    together = sample(
+        logits_NV[:32], context_N=context_N, temperature_N=temperature_N, top_p_N=top_p_N, seed_N=seed_N, position_N=position_N
+    )
     for row in range(64):
         one = slice(row, row + 1)
         alone = sample(
-            logits_NV[one], temperature_N=temperature_N[one], top_p_N=top_p_N[one], seed_N=seed_N[one], position_N=position_N[one]
+            logits_NV[context_N[one]],
+            context_N=np.zeros(1, np.int64),
+            temperature_N=temperature_N[one],
+            top_p_N=top_p_N[one],
+            seed_N=seed_N[one],
+            position_N=position_N[one],
         )
         assert alone.token_ids_N[0] == together.token_ids_N[row]
         assert abs(alone.logprobs_N[0] - together.logprobs_N[row]) < 1e-12

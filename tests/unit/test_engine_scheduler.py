@@ -28,6 +28,16 @@ def _step(scheduler: Scheduler, token_id: int = 9) -> list[Finished]:
     return scheduler.postprocess(step, np.full(num, token_id), np.full(num, -0.5))
 
 
+def _step_each(scheduler: Scheduler, token_ids: dict[str, int]) -> dict[str, Finished]:
+    """Every row that samples samples its request's token."""
+    step = scheduler.schedule()
+    assert step is not None
+    names = [scheduler.rows.running[row].request.request_id for row in step.sampling_rows_N]
+    assert sorted(names) == sorted(token_ids)
+    finished = scheduler.postprocess(step, np.array([token_ids[name] for name in names]), np.full(len(names), -0.5))
+    return {one.request_id: one for one in finished}
+
+
 def _drain(scheduler: Scheduler) -> dict[str, Finished]:
     finished: dict[str, Finished] = {}
     while scheduler.has_work:
@@ -44,9 +54,11 @@ def test_equal_prompts_admitted_together_are_computed_once() -> None:
     for name in "abcd":
         scheduler.add(_request(name, tuple(range(20))))
     _step(scheduler)
-    assert scheduler.stats.num_computed == 20 + 3  # all, then the last token of each, whose hidden state is needed
-    assert scheduler.stats.num_reused == 3 * 19
+    assert scheduler.stats.num_computed == 20
+    assert scheduler.stats.num_reused == 3 * 20
     _drain(scheduler)
+    assert scheduler.stats.num_computed == 20 + 2  # all of them sampled the same tokens
+    assert scheduler.stats.num_merged == 3 * 2
     _check_nothing_is_lost(scheduler)
 
 
@@ -129,12 +141,43 @@ def test_a_long_prompt_is_computed_in_chunks_while_others_decode() -> None:
     _check_nothing_is_lost(scheduler)
 
 
+def test_a_row_that_falls_behind_follows_what_another_computed_until_they_differ() -> None:
+    scheduler = _scheduler()
+    scheduler.add(_request("ahead", (1, 2, 3), max_tokens=6))
+    for token_id in (5, 6, 7):
+        _step(scheduler, token_id)
+    scheduler.add(_request("behind", (1, 2, 3), max_tokens=4))
+    before = scheduler.stats.num_computed
+    _step_each(scheduler, {"ahead": 8, "behind": 5})
+    _step_each(scheduler, {"ahead": 8, "behind": 6})
+    _step_each(scheduler, {"ahead": 8, "behind": 4})
+    assert scheduler.stats.num_computed - before == 3  # those of "ahead" alone
+    finished = _step_each(scheduler, {"behind": 4})
+    assert scheduler.stats.num_computed - before == 4
+    assert finished["behind"].generation.token_ids == (5, 6, 4, 4)
+    _check_nothing_is_lost(scheduler)
+
+
+def test_rows_that_live_through_an_update_share_nothing_any_more() -> None:
+    scheduler = _scheduler()
+    for name in "ab":
+        scheduler.add(_request(name, (1, 2, 3), max_tokens=6))
+    _step(scheduler)
+    scheduler.change_version(V2)
+    before = scheduler.stats.num_computed
+    _step(scheduler)
+    _step(scheduler)
+    assert scheduler.stats.num_computed - before == 2 * 2
+    _drain(scheduler)
+    _check_nothing_is_lost(scheduler)
+
+
 def test_an_equal_long_prompt_reuses_the_chunks_of_the_one_ahead() -> None:
     scheduler = _scheduler(max_step_tokens=8, max_batch=4)
     scheduler.add(_request("a", tuple(range(30)), max_tokens=1))
     scheduler.add(_request("b", tuple(range(30)), max_tokens=1))
     _drain(scheduler)
-    assert scheduler.stats.num_computed == 30 + 1
+    assert scheduler.stats.num_computed == 30
     _check_nothing_is_lost(scheduler)
 
 
@@ -153,7 +196,7 @@ def test_a_prompt_that_a_faster_completion_overtakes_keeps_its_own_slots_and_los
     scheduler.add(_request("equal", tuple(range(30)), max_tokens=1))
     scheduler.add(_request("other", (*range(8), 13, 14), max_tokens=1))
     _drain(scheduler)
-    assert scheduler.stats.num_reused - before == 29 + 8
+    assert scheduler.stats.num_reused - before == 30 + 8
     _check_nothing_is_lost(scheduler)
 
 
@@ -171,7 +214,7 @@ def test_a_request_that_spans_an_update_has_both_versions_and_leaves_nothing_to_
     assert scheduler.stats.num_reused == before  # b computed its prompt anew
     scheduler.add(_request("c", (1, 2, 3, 9, 9), max_tokens=1))
     _drain(scheduler)
-    assert scheduler.stats.num_reused == before + 4  # from b
+    assert scheduler.stats.num_reused == before + 5  # from b
     _check_nothing_is_lost(scheduler)
     assert scheduler.tree.versions == (V2,)
 

@@ -1,6 +1,6 @@
-"""Keys and values of cached tokens, one row a slot. Owns the tensors; which slot holds what is the prefix tree's."""
+"""Keys, values and last hidden states of cached tokens, one row a slot. Owns the tensors; which slot holds what is the prefix tree's."""
 
-# N slots, T tokens, K key/value heads, D head_dim, W = 2 * K * D (a token's keys, then its values), L keys
+# N slots, T tokens, C hidden_size, K key/value heads, D head_dim, W = 2 * K * D (a token's keys, then its values), L keys
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ class KvCache:
 
     layers: tuple[Tensor, ...]
     """kv_NW of each layer."""
+    hidden_NC: Tensor
+    """What the head makes each token's next-token logits of: a context that is cached is sampled from without a forward pass."""
     num_kv_heads: int
     """K."""
     head_dim: int
@@ -34,7 +36,8 @@ class KvCache:
         """
         shape = (num_slots, 2 * config.num_kv_heads * config.head_dim)
         layers = tuple(torch.zeros(shape, dtype=dtype) for _ in range(config.num_layers))
-        return cls(layers, config.num_kv_heads, config.head_dim)
+        hidden_NC = torch.zeros((num_slots, config.hidden_size), dtype=dtype)
+        return cls(layers, hidden_NC, config.num_kv_heads, config.head_dim)
 
     def write(self, layer: int, slots_T: Tensor, k_TKD: Tensor, v_TKD: Tensor) -> None:
         """Stores keys (rotated) and values of T tokens."""
@@ -51,5 +54,5 @@ class KvCache:
 
 def default_num_slots(config: DecoderConfig, dtype: torch.dtype) -> int:
     """As many as 512 MB hold, at most 262144, and at least one whole context."""
-    bytes_a_slot = config.num_layers * 2 * config.num_kv_heads * config.head_dim * dtype.itemsize
+    bytes_a_slot = (config.num_layers * 2 * config.num_kv_heads * config.head_dim + config.hidden_size) * dtype.itemsize
     return max(config.max_positions, min(_DEFAULT_MAX_SLOTS, _DEFAULT_BYTES // bytes_a_slot))

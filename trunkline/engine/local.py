@@ -115,16 +115,13 @@ class LocalEngine:
 
     @torch.inference_mode()
     def _run(self, step: Step) -> Sampled:
+        if len(step.token_ids_T):
+            self._compute(step)
         rows, sampling_N = self.scheduler.rows, step.sampling_rows_N
-        num_rows = len(step.count_B)
-        dtype = self.cache.layers[0].dtype
-        length_B = rows.num_computed_R[:num_rows] + step.count_B
-        groups = group_rows(step.start_B, step.count_B, length_B, slots_BL=rows.slots_RX[:num_rows], dtype=dtype)
-        attend = StepAttend(self.cache, torch.from_numpy(step.slots_T), groups)
-        hidden_TC = self.decoder(torch.from_numpy(step.token_ids_T), torch.from_numpy(step.positions_T), attend)
-        last_N = (step.start_B + step.count_B - 1)[sampling_N]
+        last_slot_U, context_N = np.unique(rows.slots_RX[sampling_N, rows.num_tokens_R[sampling_N] - 1], return_inverse=True)
         sampled = sample(
-            self.decoder.logits(hidden_TC[torch.from_numpy(last_N)]),
+            self.decoder.logits(self.cache.hidden_NC[torch.from_numpy(last_slot_U)]),
+            context_N=context_N,
             temperature_N=rows.temperature_R[sampling_N],
             top_p_N=rows.top_p_R[sampling_N],
             seed_N=rows.seed_R[sampling_N],
@@ -133,6 +130,18 @@ class LocalEngine:
         if not np.isfinite(sampled.logprobs_N).all():
             raise EngineError(f"policy version {self.scheduler.version} gives logits that are not finite; its weights have diverged")
         return sampled
+
+    def _compute(self, step: Step) -> None:
+        """Keys, values and hidden states of the step's new tokens into their slots."""
+        rows, slots_T = self.scheduler.rows, torch.from_numpy(step.slots_T)
+        busy = np.flatnonzero(step.count_B)
+        length_B = rows.num_computed_R[busy] + step.count_B[busy]
+        groups = group_rows(
+            step.start_B[busy], step.count_B[busy], length_B, slots_BL=rows.slots_RX[busy], dtype=self.cache.hidden_NC.dtype
+        )
+        attend = StepAttend(self.cache, slots_T, groups)
+        hidden_TC = self.decoder(torch.from_numpy(step.token_ids_T), torch.from_numpy(step.positions_T), attend)
+        self.cache.hidden_NC.index_copy_(0, slots_T, hidden_TC)
 
 
 def _check_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], ref: WeightRef) -> None:

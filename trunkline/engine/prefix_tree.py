@@ -12,6 +12,7 @@ from trunkline.engine.slots import FreeSlots, Ints
 from trunkline.types import PolicyVersion
 
 _NO_SLOTS: Ints = np.empty(0, dtype=np.int64)
+_LONGEST_GROWN = 256  # appending copies the node, so a long completion is a chain of nodes
 
 
 class Node:
@@ -68,10 +69,7 @@ class PrefixTree:
             node = step
             found.append(node.slots)
         for above in _path(node):
-            if above.num_references == 0:
-                self.num_evictable -= len(above)
-                self._idle_leaves.pop(above, None)
-            above.num_references += 1
+            self._reference(above)
         return Match(node, np.concatenate(found) if found else _NO_SLOTS)
 
     def extend(self, node: Node, token_ids: tuple[int, ...], slots: Ints) -> Node:
@@ -79,6 +77,28 @@ class PrefixTree:
         assert node.num_references and token_ids[0] not in node.children
         child = Node(node, token_ids, slots, num_references=1)
         node.children[token_ids[0]] = child
+        return child
+
+    def append(self, node: Node, token_id: int, slot: int) -> Node:
+        """Continues the referenced `node` by one token that no child begins with; its reference moves along.
+
+        A leaf that nobody else refers to grows; otherwise the token is a new child.
+        """
+        if node.num_references > 1 or node.children or node.parent is None or len(node) >= _LONGEST_GROWN:
+            return self.extend(node, (token_id,), np.array([slot]))
+        node.token_ids += (token_id,)
+        node.slots = np.append(node.slots, slot)
+        node.depth += 1
+        return node
+
+    def follow(self, node: Node, token_id: int) -> Node | None:
+        """Moves a reference of `node` down by one token, if that token is cached after it; the new node ends with it."""
+        child = node.children.get(token_id)
+        if child is None:
+            return None
+        if len(child) > 1:
+            child = self._split(child, 1)
+        self._reference(child)
         return child
 
     def insert(self, node: Node, token_ids: tuple[int, ...], slots: Ints) -> None:
@@ -137,6 +157,12 @@ class PrefixTree:
         """All nodes of the versions that can be matched, roots excluded, children before parents."""
         for root in self._roots.values():
             yield from _below(root)
+
+    def _reference(self, node: Node) -> None:
+        if node.num_references == 0:
+            self.num_evictable -= len(node)
+            self._idle_leaves.pop(node, None)
+        node.num_references += 1
 
     def _step(self, node: Node, token_ids: tuple[int, ...]) -> Node | None:
         """The child that `token_ids` (a whole sequence from the root) continues with, split where it differs."""

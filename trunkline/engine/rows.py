@@ -26,9 +26,9 @@ class Running:
     request: GenerationRequest
     """As asked."""
     node: Node
-    """The referenced end of that part of the prompt whose slots belong to the tree; later slots are the row's own."""
+    """The referenced end of that part of the row whose slots belong to the tree; later slots are the row's own."""
     version_starts: list[tuple[int, PolicyVersion]]
-    """First completion token under each policy version so far. More than one: the keys are mixed and are not reused."""
+    """First completion token under each policy version so far. More than one: the keys are mixed and are not shared."""
 
 
 class Rows:

@@ -1,6 +1,6 @@
 """Logits to sampled tokens and their log-probabilities, the whole batch at once. Owns the distribution; not when to stop."""
 
-# N rows, V vocabulary
+# N rows, U contexts, D distributions, V vocabulary
 
 from __future__ import annotations
 
@@ -27,24 +27,32 @@ class Sampled:
     """log p under the distribution sampled from; 0 where greedy."""
 
 
-def sample(logits_NV: Tensor, *, temperature_N: Floats, top_p_N: Floats, seed_N: Seeds, position_N: Ints) -> Sampled:
+def sample(logits_UV: Tensor, *, context_N: Ints, temperature_N: Floats, top_p_N: Floats, seed_N: Seeds, position_N: Ints) -> Sampled:
     """Inverse transform sampling in float64, with one uniform number per (seed, position).
+
+    Row n samples after context `context_N[n]`; rows of one context, temperature and top-p share their distribution.
 
     So a token depends on its row's logits, seed and position in the completion alone, never on the batch around it.
     Temperature 0 is greedy. `top_p_N` keeps the most likely tokens up to and including the one that reaches that mass.
     """
-    is_greedy_N = temperature_N == 0
-    scaled_NV = logits_NV.double()
-    if not (temperature_N == 1).all():
-        scaled_NV = scaled_NV / torch.from_numpy(np.where(is_greedy_N, 1.0, temperature_N)).unsqueeze(1)
-    logprobs_NV = torch.log_softmax(scaled_NV, dim=-1)
-    restricted = torch.from_numpy(np.flatnonzero(top_p_N < 1))
+    distinct_D3, row_N = np.unique(np.stack((context_N, temperature_N, top_p_N), axis=1), axis=0, return_inverse=True)
+    context_D, temperature_D, top_p_D = distinct_D3.T
+    logits_DV = logits_UV.double()
+    if not np.array_equal(context_D, np.arange(len(logits_UV))):
+        logits_DV = logits_DV[torch.from_numpy(context_D.astype(np.int64))]
+    is_greedy_D = temperature_D == 0
+    if not (temperature_D == 1).all():
+        logits_DV = logits_DV / torch.from_numpy(np.where(is_greedy_D, 1.0, temperature_D)).unsqueeze(1)
+    logprobs_DV = torch.log_softmax(logits_DV, dim=-1)
+    restricted = torch.from_numpy(np.flatnonzero(top_p_D < 1))
     if len(restricted):
-        logprobs_NV[restricted] = _nucleus(logprobs_NV[restricted], torch.from_numpy(top_p_N)[restricted])
-    token_ids_N1 = _invert_cdf(logprobs_NV.exp(), torch.from_numpy(uniform(seed_N, position_N)))
+        logprobs_DV[restricted] = _nucleus(logprobs_DV[restricted], torch.from_numpy(top_p_D)[restricted])
+    row_of_N = torch.from_numpy(row_N.reshape(-1))
+    token_ids_N1 = _invert_cdf(logprobs_DV.exp(), row_of_N, torch.from_numpy(uniform(seed_N, position_N)))
+    is_greedy_N = temperature_N == 0
     if is_greedy_N.any():
-        token_ids_N1 = torch.where(torch.from_numpy(is_greedy_N)[:, None], logits_NV.argmax(-1, keepdim=True), token_ids_N1)
-    picked_N = logprobs_NV.gather(1, token_ids_N1).squeeze(1).numpy()
+        token_ids_N1 = torch.where(torch.from_numpy(is_greedy_N)[:, None], logits_DV.argmax(-1, keepdim=True)[row_of_N], token_ids_N1)
+    picked_N = logprobs_DV[row_of_N, token_ids_N1.squeeze(1)].numpy()
     return Sampled(token_ids_N1.squeeze(1).numpy(), np.where(is_greedy_N & np.isfinite(picked_N), 0.0, picked_N))
 
 
@@ -61,13 +69,15 @@ def _mix(x_N: Seeds) -> Seeds:
     return x_N ^ (x_N >> np.uint64(31))
 
 
-def _invert_cdf(probs_NV: Tensor, uniform_N: Tensor) -> Tensor:
-    """token_ids_N1: the first token whose cumulative probability passes uniform x total."""
-    cdf_NV = probs_NV.cumsum(-1)
-    total_N1 = cdf_NV[:, -1:].contiguous()
-    token_ids_N1 = torch.searchsorted(cdf_NV, uniform_N[:, None] * total_N1, right=True)
+def _invert_cdf(probs_DV: Tensor, row_N: Tensor, uniform_N: Tensor) -> Tensor:
+    """token_ids_N1: the first token of the row's distribution whose cumulative probability passes uniform x total."""
+    cdf_DV = probs_DV.cumsum(-1)
+    total_D1 = cdf_DV[:, -1:].contiguous()
     # Rounding can carry uniform x total to the total itself; the last token of positive probability is meant then.
-    return torch.minimum(token_ids_N1, torch.searchsorted(cdf_NV, total_N1)).clamp_(max=probs_NV.shape[1] - 1)
+    last_D1 = torch.searchsorted(cdf_DV, total_D1).clamp_(max=probs_DV.shape[1] - 1)
+    cdf_NV = cdf_DV if torch.equal(row_N, torch.arange(len(cdf_DV))) else cdf_DV[row_N]
+    token_ids_N1 = torch.searchsorted(cdf_NV, uniform_N[:, None] * total_D1[row_N], right=True)
+    return torch.minimum(token_ids_N1, last_D1[row_N])
 
 
 def _nucleus(logprobs_NV: Tensor, top_p_N: Tensor) -> Tensor:

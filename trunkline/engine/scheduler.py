@@ -1,13 +1,15 @@
 """Which tokens of which requests a step computes. Owns queue, rows, slots and prefixes; runs no model. No torch.
 
     waiting ──admit──► rows ──schedule──► Step ──(model, sampler)──► postprocess ──► finished generations
-                │ match                                                  │ insert
-                └──────────────────── prefix tree ◄──────────────────────┘
+                │ match     │ append, follow                             │ insert
+                └───────────┴───────── prefix tree ◄─────────────────────┘
 
 A request is admitted once its worst case (prompt and all of max_tokens) fits into the slots that are free, evictable and
 not yet due to running rows. So a row never runs out of slots, and nothing is ever preempted. Requests are admitted in
 order; at most one row is in the middle of its prompt, since none is admitted before the one ahead has all its tokens in a
-step. Prompts enter the tree in the step that computes them: equal prompts admitted together are computed once.
+step. Every token enters the tree in the step that computes it, so a context is computed once for all rows that hold it, now
+or later: attempts at one task share not only their prompt but all that they happened to sample alike. A row that lives
+through a change of weights leaves the tree: its keys are of two policies, and its next tokens are its own.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ class Step:
     count_B: Ints
     """Each row's new tokens."""
     sampling_rows_N: Ints
-    """Rows whose last known token is computed: they sample the next."""
+    """Rows whose last known token is computed, now or earlier by another row: they sample the next."""
 
 
 @dataclass
@@ -50,7 +52,9 @@ class EngineStats:
     num_computed: int = 0
     """Tokens put through the model."""
     num_reused: int = 0
-    """Prompt tokens whose keys and values were found in the tree."""
+    """Prompt tokens that were found in the tree."""
+    num_merged: int = 0
+    """Sampled tokens whose turn to be computed came, and which were found in the tree."""
     num_sampled: int = 0
     """Tokens sampled."""
     num_steps: int = 0
@@ -131,9 +135,11 @@ class Scheduler:
         rows = self.rows
         count_B = np.zeros(self.max_batch, np.int64)
         pending_B = rows.num_tokens_R[: rows.num_rows] - rows.num_computed_R[: rows.num_rows]
-        decoding = np.flatnonzero(pending_B == 1)
-        count_B[decoding] = 1
-        rows.slots_RX[decoding, rows.num_computed_R[decoding]] = self._take(len(decoding))
+        decoding = np.flatnonzero(pending_B == 1).tolist()
+        slots = self._take(len(decoding)).tolist()
+        for row in decoding:
+            count_B[row] = self._place_sampled(row, slots)
+        self.free.give(np.array(slots, np.int64))
         budget = self.max_step_tokens - len(decoding)
         for row in np.flatnonzero(pending_B > 1).tolist():
             count_B[row] = self._place_prompt(row, budget)
@@ -165,8 +171,7 @@ class Scheduler:
             return None
         name, request = next(iter(self.waiting.items()))
         limit = self._limit(request)
-        # The last prompt token is always computed: its hidden state gives the first sample.
-        match = self.tree.match(self.version, request.token_ids[:-1])
+        match = self.tree.match(self.version, request.token_ids)
         num_needed = limit - 1 - len(match.slots)
         if len(self.free) + self.tree.num_evictable - self.rows.num_slots_due < num_needed:
             self.tree.release(match.node)
@@ -176,11 +181,32 @@ class Scheduler:
         self.stats.num_reused += len(match.slots)
         return self.rows.add(Running(request, match.node, [(0, self.version)]), match.slots, limit=limit)
 
+    def _place_sampled(self, row: int, free_slots: list[int]) -> int:
+        """A slot for the row's last token: that of another row that holds the same context (0 to compute), or a free one (1)."""
+        rows, running = self.rows, self.rows.running[row]
+        position = int(rows.num_computed_R[row])
+        if running.node.depth != position or len(running.version_starts) > 1:
+            rows.slots_RX[row, position] = free_slots.pop()
+            return 1
+        token_id = int(rows.token_ids_RX[row, position])
+        found = self.tree.follow(running.node, token_id)
+        if found is None:
+            rows.slots_RX[row, position] = slot = free_slots.pop()
+            running.node = self.tree.append(running.node, token_id, slot)
+            return 1
+        running.node = found
+        rows.slots_RX[row, position] = found.slots[0]
+        rows.num_computed_R[row] += 1
+        self.stats.num_merged += 1
+        return 0
+
     def _place_prompt(self, row: int, budget: int) -> int:
         """Slots for the row's next prompt tokens, at most `budget`; shared through the tree where that is possible."""
         rows, running = self.rows, self.rows.running[row]
         first = int(rows.num_computed_R[row])
         count = min(int(rows.num_tokens_R[row]) - first, budget)
+        if count == 0:
+            return 0  # the whole prompt was found
         slots = self._take(count)
         rows.slots_RX[row, first : first + count] = slots
         token_ids = running.request.token_ids[first : first + count]
