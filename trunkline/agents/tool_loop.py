@@ -90,8 +90,9 @@ async def _ask(http: aiohttp.ClientSession, assignment: Assignment, body: bytes)
             async with http.post(url, data=body, headers=headers) as response:
                 answer = _Answer(response.status, await response.read(), response.headers.get("retry-after", "0"))
         except aiohttp.ClientError as error:
-            # The URL may hold the session's secret: it is not repeated.
-            raise AgentError(f"no answer from the model's server: {type(error).__name__} {error}") from error
+            # The URL may hold the session's secret, and some of these errors repeat it.
+            cause = str(error).replace(url, "its URL")
+            raise AgentError(f"no answer from the model's server: {type(error).__name__} {cause}") from error
         if answer.status != 503:
             return answer
         if retry < MAX_RETRIES:

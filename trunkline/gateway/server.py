@@ -18,6 +18,7 @@ from trunkline.errors import ConfigError, InfraError
 
 _BACKLOG = 4096
 _GRACE_S = 5
+_IDLE_CONNECTION_S = 120  # clients keep theirs for seconds (httpx 5, aiohttp 15): none meets a connection that was just closed
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ async def _start(app: Any, bound: socket.socket) -> tuple[uvicorn.Server, asynci
         server_header=False,
         date_header=False,
         backlog=_BACKLOG,
+        timeout_keep_alive=_IDLE_CONNECTION_S,
         timeout_graceful_shutdown=_GRACE_S,
     )
     server = _EmbeddedServer(config)
