@@ -18,8 +18,8 @@ from trunkline.models.tokenizer import Tokenizer, build_tiny_tokenizer
 from trunkline.tasks.catalog import load_taskset
 from trunkline.tasks.lookup.facts import side_of
 from trunkline.tasks.lookup.taskset import LookupConfig, LookupTaskset
-from trunkline.tasks.lookup.vocabulary import BAD_ARGUMENTS, CHARACTERS, OVER_BUDGET, PIECES, UNKNOWN_TOOL
-from trunkline.tasks.lookup.world import TOOL_SPECS, Lookup, World, format_value
+from trunkline.tasks.lookup.vocabulary import BAD_ARGUMENTS, CHARACTERS, OVER_BUDGET, PIECES, TIMED_OUT, UNKNOWN_TOOL
+from trunkline.tasks.lookup.world import ARGUMENTS, TOOL_SPECS, Lookup, World, format_value
 from trunkline.types import Task
 
 WORDINGS = {
@@ -200,3 +200,30 @@ def test_payload_survives_json(taskset: LookupTaskset) -> None:
 def test_foreign_payload_gives_no_verdict(taskset: LookupTaskset) -> None:
     with pytest.raises(VerifierError, match="no lookup instance"):
         taskset.open(Task("train/0", "lookup", "one_hop.area", (), {"answer": "1.0e1"}))
+
+
+def test_a_lookup_that_times_out_works_when_it_is_made_again_and_the_needed_ones_stay_affordable() -> None:
+    taskset = LookupTaskset.from_options({"timeout_share": 0.5})
+    num_timeouts = 0
+    for index in range(40):
+        task = taskset.task("heldout", index)
+        tools, steady = taskset.open_tools(task), taskset.open_steady_tools(task)
+        for lookup in taskset.instance(task).needed:
+            arguments = json.dumps({ARGUMENTS[lookup.tool]: lookup.entity})
+            first = tools.respond(lookup.tool, arguments)
+            num_timeouts += first == TIMED_OUT
+            assert (tools.respond(lookup.tool, arguments) if first == TIMED_OUT else first) == steady.respond(lookup.tool, arguments)
+        assert tools.num_calls <= tools.call_budget
+    assert 10 < num_timeouts < 50
+
+
+def test_demonstrations_never_show_a_timeout() -> None:
+    taskset = LookupTaskset.from_options({"timeout_share": 0.9})
+    for index in range(20):
+        messages = taskset.demonstrate(taskset.task("train", index), random.Random(index), decision_noise=0.0)
+        assert all(message.content != TIMED_OUT for message in messages)
+
+
+def test_timeouts_need_calls_to_repeat_a_lookup() -> None:
+    with pytest.raises(ConfigError, match="at least 4, got 3"):
+        LookupTaskset.from_options({"timeout_share": 0.1, "call_budget": 3})

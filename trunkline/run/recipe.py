@@ -83,6 +83,9 @@ class StageConfig(_Section):
     steps: int = Field(100, ge=0, description="RL: optimiser steps. Supervision: the same. Rejection sampling: rounds of P groups.")
     baseline: str = Field("leave_one_out", description="Advantage of an attempt within its group: leave_one_out or group_normalised.")
     loss: LossConfig = Field(LossConfig(), description="The RL objective.")
+    shuffle_rewards: bool = Field(
+        False, description="Control arm: the rewards of a group are dealt out to its attempts at random, so that RL learns nothing true."
+    )
     optimizer: OptimizerConfig = Field(OptimizerConfig(), description="A fresh AdamW for this stage.")
     checkpoint_every: int = Field(25, ge=1, description="Steps between checkpoints.")
     rejection_passes: int = Field(2, ge=1, description="Rejection sampling: passes over the successes of a round.")

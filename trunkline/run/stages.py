@@ -29,6 +29,7 @@ from trunkline.protocols import EpisodeSpec, Taskset
 from trunkline.run.directory import RunDirectory
 from trunkline.run.numbers import end_numbers, step_numbers, supervised_numbers, take_episodes
 from trunkline.run.recipe import ColdStartConfig, Recipe
+from trunkline.run.shuffle import shuffle_rewards
 from trunkline.run.wiring import RolloutSide
 from trunkline.trainer.client import TrainerClient
 from trunkline.trainer.config import OptimizerConfig
@@ -146,7 +147,8 @@ async def _training_loop(bench: Bench, rollout: RolloutSide, pool: Pool) -> None
     for step in range(1, stage.steps + 1):
         started = time.monotonic()
         take = await _next_take(bench, pool, step)
-        stats = await bench.trainer.train_step(samples_from_groups(take.groups, baseline=stage.baseline))
+        groups = shuffle_rewards(take.groups, seed=bench.recipe.seed) if stage.shuffle_rewards else take.groups
+        stats = await bench.trainer.train_step(samples_from_groups(groups, baseline=stage.baseline))
         version = await publish(bench, rollout, stats.step)
         await pool.published(version)
         if step % stage.checkpoint_every == 0 and step != stage.steps:

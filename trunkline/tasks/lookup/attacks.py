@@ -14,7 +14,7 @@ from trunkline.tasks.base import Conduct
 from trunkline.tasks.lookup.demonstrations import wrong_answer
 from trunkline.tasks.lookup.facts import load_facts
 from trunkline.tasks.lookup.questions import Instance
-from trunkline.tasks.lookup.vocabulary import AND, AREA, CAPITAL, OR, POPULATION
+from trunkline.tasks.lookup.vocabulary import AND, AREA, CAPITAL, OR, POPULATION, TIMED_OUT
 from trunkline.tasks.lookup.world import ARGUMENTS, Lookup
 from trunkline.types import Task
 
@@ -28,7 +28,9 @@ NOT_EXCLUDED = (
 
 
 async def _look_up(tools: Tools, lookup: Lookup) -> str:
-    return await tools.call(lookup.tool, json.dumps({ARGUMENTS[lookup.tool]: lookup.entity}))
+    arguments = json.dumps({ARGUMENTS[lookup.tool]: lookup.entity})
+    result = await tools.call(lookup.tool, arguments)
+    return await tools.call(lookup.tool, arguments) if result == TIMED_OUT else result
 
 
 async def _look_up_needed(task: Task, tools: Tools) -> Instance:

@@ -25,7 +25,7 @@ _RANDOM_EXPONENTS = (3.0, 9.0)
 def demonstrate(taskset: LookupTaskset, task: Task, rng: random.Random, *, decision_noise: float) -> tuple[Message, ...]:
     """The prompt, then one lookup a turn with its true result, then the answer; always right at `decision_noise` 0."""
     instance = taskset.instance(task)
-    conversation = _Conversation(task, taskset.open_tools(task))
+    conversation = _Conversation(task, taskset.open_steady_tools(task))
     for pending in (*instance.needed, None):
         while rng.random() < decision_noise:
             if rng.random() >= _NEEDLESS_LOOKUP_SHARE:

@@ -34,6 +34,9 @@ class LookupConfig(BaseModel):
         0.5, ge=0, le=1, description="Share of training tasks whose names are random letters: copying is the crux."
     )
     call_budget: int = Field(4, ge=_MOST_LOOKUPS_NEEDED, description="Lookups an attempt may make; one more and it earns nothing.")
+    timeout_share: float = Field(
+        0.0, ge=0, lt=1, description="Share of lookups that fail when an attempt first makes them; demonstrations never show it."
+    )
     kinds: dict[MainKind, float] = Field(
         default={"one_hop.area": 2, "one_hop.population": 2, "two_hop.capital_population": 1, "two_hop.pair": 1},
         description="Weight of each kind of question in the splits train and heldout.",
@@ -43,6 +46,12 @@ class LookupConfig(BaseModel):
     def _has_weight(self) -> LookupConfig:
         if min(self.kinds.values(), default=0) < 0 or not sum(self.kinds.values()) > 0:
             raise ValueError(f"kinds need weights >= 0 with a positive sum, got {self.kinds}")
+        return self
+
+    @model_validator(mode="after")
+    def _leaves_calls_for_retries(self) -> LookupConfig:
+        if self.timeout_share and self.call_budget < 2 * _MOST_LOOKUPS_NEEDED:
+            raise ValueError(f"with timeouts call_budget must be at least {2 * _MOST_LOOKUPS_NEEDED}, got {self.call_budget}")
         return self
 
 
@@ -98,6 +107,11 @@ class LookupTaskset:
 
     def open_tools(self, task: Task) -> LookupTools:
         """Fresh tools alone."""
+        world = World(self.facts, self.instance(task).world)
+        return LookupTools(world, call_budget=self.config.call_budget, timeout_share=self.config.timeout_share)
+
+    def open_steady_tools(self, task: Task) -> LookupTools:
+        """Fresh tools that never time out: what demonstrations are made with."""
         return LookupTools(World(self.facts, self.instance(task).world), call_budget=self.config.call_budget)
 
     def instance(self, task: Task) -> Instance:

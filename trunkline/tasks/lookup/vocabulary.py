@@ -28,6 +28,7 @@ UNKNOWN_ENTITY = "none"
 BAD_ARGUMENTS = "error: bad arguments"
 UNKNOWN_TOOL = "error: no such tool"
 OVER_BUDGET = "error: no calls left"
+TIMED_OUT = "timeout. try again"  # spelled by characters: only worlds with timeouts say it
 
 _SENTENCES = (WHAT_IS_THE, AREA_OF, POPULATION_OF, THE_CAPITAL_OF, HOW_MANY_LIVE_IN, AND_IN, WHICH_HAS_MORE, OR, AND)
 _CALLS = (POPULATION, CAPITAL, AREA, NAME, COUNTRY)

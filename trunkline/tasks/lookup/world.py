@@ -20,6 +20,7 @@ from trunkline.tasks.lookup.vocabulary import (
     NAME,
     OVER_BUDGET,
     POPULATION,
+    TIMED_OUT,
     UNKNOWN_ENTITY,
     UNKNOWN_TOOL,
 )
@@ -89,6 +90,10 @@ class World:
         """Inhabitants as an answer shows them, that is at two digits, for comparisons. The name must be known."""
         return float(self.answer(Lookup(POPULATION, name)))
 
+    def times_out(self, lookup: Lookup, *, share: float) -> bool:
+        """Whether the first call of this lookup fails, as `share` of all lookups do."""
+        return self._uniform(f"timeout/{lookup.tool}", lookup.entity) < share
+
     def _capital(self, country: str) -> str:
         invented = self._spec.invented_countries.get(country)
         if invented is not None:
@@ -149,10 +154,13 @@ class LookupTools:
     """The three tools of one attempt, within a budget of calls. Implements `trunkline.protocols.Tools`.
 
     Every call counts, also a malformed one. The record is ours: it holds what was returned, not what was said.
+    In a world with timeouts, `timeout_share` of the lookups fail when they are first made and work from then on.
     """
 
-    def __init__(self, world: World, *, call_budget: int) -> None:
+    def __init__(self, world: World, *, call_budget: int, timeout_share: float = 0.0) -> None:
         self._world = world
+        self._timeout_share = timeout_share
+        self._timed_out: set[Lookup] = set()
         self._retrievals: list[Retrieval] = []
         self._num_calls = 0
         self.call_budget = call_budget
@@ -177,7 +185,7 @@ class LookupTools:
         return self.respond(name, arguments)
 
     def respond(self, name: str, arguments: str) -> str:
-        """The fact, or one of the fixed texts for an unknown entity, bad arguments, an unknown tool, a spent budget."""
+        """The fact, or one of the fixed texts for an unknown entity, bad arguments, an unknown tool, a timeout, a spent budget."""
         self._num_calls += 1
         if self._num_calls > self.call_budget:
             return OVER_BUDGET
@@ -187,6 +195,9 @@ class LookupTools:
         if entity is None:
             return BAD_ARGUMENTS
         lookup = Lookup(name, entity)
+        if lookup not in self._timed_out and self._world.times_out(lookup, share=self._timeout_share):
+            self._timed_out.add(lookup)
+            return TIMED_OUT
         result = self._world.answer(lookup)
         if result != UNKNOWN_ENTITY:
             self._retrievals.append(Retrieval(lookup, result))
