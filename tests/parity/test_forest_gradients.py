@@ -18,9 +18,13 @@ from trunkline.attention.forest import build_forest
 from trunkline.models.checkpoint import init_decoder
 from trunkline.models.config import DecoderConfig
 from trunkline.models.decoder import Decoder
+from trunkline.trainer.batch import DemonstrationBatch, SampleBatch
 from trunkline.trainer.cispo import cispo_loss
+from trunkline.trainer.config import OptimizerConfig, PhaseConfig, PhaseKind
 from trunkline.trainer.logprobs import find_targets, trained_logprobs
+from trunkline.trainer.passes import split_samples
 from trunkline.trainer.sft import sft_loss
+from trunkline.trainer.step import Learner
 
 torch.set_num_threads(1)  # at these sizes a second thread costs more than it brings, tenfold when cores are contended
 
@@ -169,3 +173,43 @@ def test_weighted_likelihood_over_a_forest_equals_lone_samples() -> None:
     alone = sft_loss(torch.cat([lone_logprobs(decoder, sample) for sample in samples]), weight_M)
     torch.testing.assert_close(merged, alone, rtol=1e-13, atol=0)
     torch.testing.assert_close(gradients(decoder, merged), gradients(decoder, alone), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@settings(max_examples=15, deadline=None)
+@given(samples=step_samples(), limit=st.integers(1, 40))
+@example(samples=response_in_a_prompt, limit=5)
+def test_a_step_in_several_passes_has_the_gradient_of_one(dtype: torch.dtype, samples: list[Sample], limit: int) -> None:
+    """Within ten times TOLERANCE, RL and supervised, whatever the limit of a pass."""
+    rng = np.random.default_rng(5)
+    lengths_S = np.array([len(sample.token_ids) for sample in samples])
+    token_ids_F = np.concatenate([sample.token_ids for sample in samples]).astype(np.int64)
+    mask_F = np.concatenate([[False] * len(s.prompt) + [True] * len(s.response) for s in samples])
+    temperatures_S = np.array([sample.temperature for sample in samples])
+    batch = SampleBatch(
+        lengths_S, temperatures_S, token_ids_F, mask_F, -rng.random(len(mask_F)), np.where(mask_F, rng.standard_normal(len(mask_F)), 0)
+    )
+    demonstrations = DemonstrationBatch(lengths_S, token_ids_F, np.where(mask_F, rng.random(len(mask_F)) + 0.1, 0))
+
+    def gradient(kind: PhaseKind, max_pass_tokens: int) -> tuple[float, torch.Tensor]:
+        learner = Learner(make_decoder(2, dtype), max_pass_tokens=max_pass_tokens)
+        learner.begin_phase(PhaseConfig(kind=kind, optimizer=OptimizerConfig(lr=1e-9, clip_norm=1e9)))
+        stats = learner.train_step(batch) if kind == "rl" else learner.supervised_step(demonstrations)
+        return stats.loss, torch.cat([p.grad.flatten() for p in learner.decoder.parameters() if p.grad is not None])
+
+    for kind in ("rl", "supervised"):
+        whole_loss, whole = gradient(kind, 10_000)
+        loss, parts = gradient(kind, limit)
+        assert loss == pytest.approx(whole_loss, rel=1e-5, abs=1e-6)
+        assert (parts - whole).norm() <= 10 * TOLERANCE[dtype] * max(1.0, whole.norm())
+
+
+def test_parts_hold_every_sample_once_and_keep_to_the_limit() -> None:
+    rng = np.random.default_rng(1)
+    sequences = [rng.integers(0, 2, rng.integers(2, 12)) for _ in range(60)]
+    forest = build_forest(sequences)
+    for limit in (1, 12, 40, 1000):
+        parts = split_samples(forest, max_tokens=limit)
+        assert sorted(np.concatenate(parts).tolist()) == list(range(60))
+        for part in parts:
+            assert len(part) == 1 or build_forest([sequences[sample] for sample in part]).num_tokens <= limit

@@ -80,3 +80,18 @@ def test_no_demonstration_exceeds_the_call_budget() -> None:
     rng = random.Random(3)
     for index in range(400):
         assert num_calls(taskset.demonstrate(taskset.task("train", index), rng, decision_noise=0.5)) <= 2
+
+
+def test_the_asked_share_of_demonstrations_makes_independent_lookups_in_one_turn() -> None:
+    taskset = LookupTaskset.from_options({"parallel_share": 0.3, "kinds": {"two_hop.pair": 1, "two_hop.capital_population": 1}})
+    rng = random.Random(4)
+    num_parallel = num_pairs = 0
+    for index in range(200):
+        task = taskset.task("train", index)
+        messages = taskset.demonstrate(task, rng, decision_noise=0.0)
+        assert replayed_reward(taskset, task, messages) == 1.0
+        is_parallel = max(len(message.tool_calls) for message in messages) == 2
+        assert not is_parallel or task.kind == "two_hop.pair"
+        num_pairs += task.kind == "two_hop.pair"
+        num_parallel += is_parallel
+    assert 0.15 < num_parallel / num_pairs < 0.45

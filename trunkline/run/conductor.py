@@ -44,7 +44,7 @@ async def train(recipe: Recipe, view: ProgressView) -> dict[str, Any]:
     metrics = MetricsLog(directory.path / "metrics.jsonl")
     cold_start = recipe.cold_start
     with socket_directory() as sockets:
-        async with trainer_side(directory, sockets, model=policy) as trainer:
+        async with trainer_side(recipe, directory, sockets, model=policy) as trainer:
             bench = Bench(recipe, directory, taskset, renderer, trainer.client, meter, metrics, view)
             stream = DemonstrationStream(bench, cold_start)
             if cold_start.steps:
@@ -108,20 +108,20 @@ async def _stage_between_evaluations(bench: Bench, rollout: RolloutSide, stream:
 async def _evaluate(bench: Bench, rollout: RolloutSide, *, moment: str) -> dict[str, Evaluation]:
     """Held-out success at temperature 1, greedy, and on the harder splits; its CPU is not counted."""
     config = bench.recipe.evaluation
-    plan = [(moment, "heldout", rollout.runner)]
+    plan = [(moment, "heldout", rollout.runner, config.episodes)]
     if config.greedy:
-        plan.append((f"{moment}.greedy", "heldout", rollout.greedy_runner))
-    plan += [(f"{moment}.{split}", split, rollout.runner) for split in bench.recipe.taskset.harder_splits]
+        plan.append((f"{moment}.greedy", "heldout", rollout.greedy_runner, config.greedy_episodes or config.episodes))
+    plan += [(f"{moment}.{split}", split, rollout.runner, config.episodes) for split in bench.recipe.taskset.harder_splits]
     evaluations: dict[str, Evaluation] = {}
     with bench.meter.excluded():
-        for name, split, runner in plan:
-            bench.view.start(f"evaluation: {name}", config.episodes)
+        for name, split, runner, num_episodes in plan:
+            bench.view.start(f"evaluation: {name}", num_episodes)
             result = await evaluate(
                 runner,
                 bench.taskset,
                 name=f"heldout.{name}",
                 split=split,
-                num_episodes=config.episodes,
+                num_episodes=num_episodes,
                 concurrency=config.concurrency,
                 seed=bench.recipe.seed,
                 progress=lambda done, success: bench.view.advance(done, success=success),

@@ -97,6 +97,15 @@ class EvaluationConfig(_Section):
     episodes: int = Field(512, ge=2, description="Held-out episodes, the same tasks before and after, sampled at temperature 1.")
     concurrency: int = Field(256, ge=1, description="Episodes at once.")
     greedy: bool = Field(True, description="Also report success at temperature 0.")
+    greedy_episodes: int | None = Field(None, ge=2, description="How many at temperature 0; by default as many as at temperature 1.")
+
+
+class TrainerConfig(_Section):
+    """The trainer's process."""
+
+    max_pass_tokens: int = Field(
+        16_384, ge=1, description="Forest tokens of one forward and backward pass, which bound its memory; a step with more takes several."
+    )
 
 
 class EngineConfig(_Section):
@@ -126,6 +135,7 @@ class Recipe(_Section):
     stage: StageConfig = StageConfig()
     pool: PoolConfig = PoolConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    trainer: TrainerConfig = TrainerConfig()
     engine: EngineConfig = EngineConfig()
     gateway: GatewayConfig = GatewayConfig()
 

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from trunkline.agents.tool_loop import ToolLoop, shared_http
 from trunkline.engine.client import EngineClient
 from trunkline.episodes.runner import AttemptRunner
-from trunkline.errors import EngineError, TrainerError
+from trunkline.errors import ConfigError, EngineError, TrainerError
 from trunkline.gateway.app import build_app
 from trunkline.gateway.base import Renderer
 from trunkline.gateway.control import build_control_app
@@ -51,6 +51,16 @@ class TrainerSide:
     """The trainer's process and the way to it."""
 
     client: TrainerClient
+    """Its verbs."""
+    child: Child
+    """The process, for watching."""
+
+
+@dataclass(frozen=True)
+class EngineSide:
+    """The engine's process and the way to it."""
+
+    client: EngineClient
     """Its verbs."""
     child: Child
     """The process, for watching."""
@@ -117,22 +127,34 @@ async def make_policy_folder(recipe: Recipe, folder: Path) -> None:
 
 def make_renderer(recipe: Recipe, tokenizer: Tokenizer, folder: Path) -> Renderer:
     """The renderer that the recipe names. Raises ConfigError on unknown names and on models without its special tokens."""
-    match recipe.model.renderer:
+    return named_renderer(recipe.model.renderer, tokenizer, folder)
+
+
+def named_renderer(name: str, tokenizer: Tokenizer, folder: Path) -> Renderer:
+    """A renderer for the model in `folder`. Raises ConfigError on unknown names and on models without its special tokens."""
+    match name:
         case "tiny":
             return MarkupRenderer(tokenizer, TINY)
         case "chatml":
             return MarkupRenderer(tokenizer, CHATML)
-        case name:
+        case _:
             from transformers import AutoTokenizer  # seconds of imports that the other renderers do without
 
-            return load_packaged_renderer(name, AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
+            try:
+                tokenizer_of_family = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            except (OSError, ValueError) as error:
+                raise ConfigError(
+                    f"renderer {name!r} needs a folder whose tokenizer transformers loads, {folder} is none: {error}"
+                ) from error
+            return load_packaged_renderer(name, tokenizer_of_family)
 
 
 @asynccontextmanager
-async def trainer_side(directory: RunDirectory, sockets: Path, *, model: Path) -> AsyncIterator[TrainerSide]:
+async def trainer_side(recipe: Recipe, directory: RunDirectory, sockets: Path, *, model: Path) -> AsyncIterator[TrainerSide]:
     """The trainer's process, ready, for the length of the block."""
     socket = sockets / "trainer.sock"
     arguments = ["--socket", str(socket), "--model", str(model), "--parent", str(os.getpid())]
+    arguments += ["--max-pass-tokens", str(recipe.trainer.max_pass_tokens)]
     async with child_process(
         "trainer", "trunkline.trainer.server", arguments, log_path=directory.log("trainer"), failure=TrainerError
     ) as child:
@@ -145,24 +167,43 @@ async def trainer_side(directory: RunDirectory, sockets: Path, *, model: Path) -
 
 
 @asynccontextmanager
+async def engine_side(
+    sockets: Path, *, model: Path, version: PolicyVersion, max_batch: int, max_cached_tokens: int | None, log_path: Path
+) -> AsyncIterator[EngineSide]:
+    """The engine's process, ready, for the length of the block; `max_cached_tokens` None takes what 512 MB hold."""
+    socket = sockets / "engine.sock"
+    arguments = ["--socket", str(socket), "--model", str(model), "--parent", str(os.getpid()), "--version", str(version)]
+    arguments += ["--max-batch", str(max_batch)]
+    if max_cached_tokens is not None:
+        arguments += ["--max-cached-tokens", str(max_cached_tokens)]
+    async with child_process("engine", "trunkline.engine.server", arguments, log_path=log_path, failure=EngineError) as child:
+        client = EngineClient(socket)
+        try:
+            await guarded(client.wait_ready(_READY_TIMEOUT_S), child.watch())
+            yield EngineSide(client, child)
+        finally:
+            await client.close()
+
+
+@asynccontextmanager
 async def rollout_side(
     recipe: Recipe, directory: RunDirectory, sockets: Path, *, model: Path, taskset: Taskset, renderer: Renderer
 ) -> AsyncIterator[RolloutSide]:
     """Engine, gateway, journal and runners, ready, for the length of the block."""
-    socket = sockets / "engine.sock"
     journal = Journal.open(directory.path / "journal.sqlite")
-    version = PolicyVersion(journal.incarnation, 0)
-    arguments = ["--socket", str(socket), "--model", str(model), "--parent", str(os.getpid()), "--version", str(version)]
-    arguments += ["--max-batch", str(recipe.engine.max_batch), "--max-cached-tokens", str(recipe.engine.max_cached_tokens)]
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(journal.close)
-        child = await stack.enter_async_context(
-            child_process("engine", "trunkline.engine.server", arguments, log_path=directory.log("engine"), failure=EngineError)
+        engine = await stack.enter_async_context(
+            engine_side(
+                sockets,
+                model=model,
+                version=PolicyVersion(journal.incarnation, 0),
+                max_batch=recipe.engine.max_batch,
+                max_cached_tokens=recipe.engine.max_cached_tokens,
+                log_path=directory.log("engine"),
+            )
         )
-        engine = EngineClient(socket)
-        stack.push_async_callback(engine.close)
-        await guarded(engine.wait_ready(_READY_TIMEOUT_S), child.watch())
-        gateway = Gateway(engine, renderer, journal, model_name=recipe.name)
+        gateway = Gateway(engine.client, renderer, journal, model_name=recipe.name)
         wire = await serve_port(build_app(gateway), port=recipe.gateway.port)
         stack.push_async_callback(wire.stop)
         control = await serve_uds(build_control_app(gateway), sockets / "control.sock")
@@ -182,7 +223,7 @@ async def rollout_side(
             )
 
         runner, greedy_runner = attempt_runner(recipe.agent.temperature), attempt_runner(0.0)
-        yield RolloutSide(engine, child, gateway, journal, runner, greedy_runner)
+        yield RolloutSide(engine.client, engine.child, gateway, journal, runner, greedy_runner)
 
 
 def _session_budget(agent: AgentConfig) -> SessionBudget:

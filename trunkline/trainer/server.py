@@ -37,6 +37,7 @@ from trunkline.models.checkpoint import load_decoder, save_decoder
 from trunkline.trainer.batch import SampleBatch, unpack_demonstrations
 from trunkline.trainer.checkpoint import restore_checkpoint, save_checkpoint
 from trunkline.trainer.config import PhaseConfig
+from trunkline.trainer.passes import DEFAULT_PASS_TOKENS
 from trunkline.trainer.step import Learner
 from trunkline.types import PolicyVersion
 from trunkline.weights.files import publish
@@ -184,12 +185,16 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="Hugging Face folder of the initial policy")
     parser.add_argument("--threads", type=int, default=1, help="torch threads; more than one pays only with spare cores")
     parser.add_argument("--dtype", choices=_DTYPES, default="float32", help="of weights and activations")
+    parser.add_argument(
+        "--max-pass-tokens", type=int, default=DEFAULT_PASS_TOKENS, help="forest tokens of one pass; a step with more takes several"
+    )
     parser.add_argument("--parent", type=int, default=os.getppid(), help="end with this process, the parent")
     arguments = parser.parse_args()
     end_with_parent(arguments.parent)
     torch.set_num_threads(arguments.threads)
     try:
-        serve(Learner(load_decoder(arguments.model, dtype=_DTYPES[arguments.dtype])), arguments.socket)
+        decoder = load_decoder(arguments.model, dtype=_DTYPES[arguments.dtype])
+        serve(Learner(decoder, max_pass_tokens=arguments.max_pass_tokens), arguments.socket)
     except TrunklineError as error:
         sys.exit(f"error: {error}")  # one line in the log, which is what the conductor shows
 

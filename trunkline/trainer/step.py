@@ -1,7 +1,8 @@
 """The optimiser step over a prefix forest. Owns decoder, optimiser and step count; losses see flat log-probabilities alone.
 
-samples ─► forest ─► one forward ─► logits at trained tokens ─► logp a sample's token ─► loss ─► one backward ─► AdamW
-                     (each distinct context once)               (losses are blind to forests)
+samples ─► forest ─► forward ─► logits at trained tokens ─► logp a sample's token ─► loss ─► backward ─► AdamW
+                │    (each distinct context once)           (losses are blind to forests)       │
+                └── beyond max_pass_tokens: parts of the samples, one after the other ──────────┘ gradients add up
 """
 
 # T forest tokens, F flat tokens of all samples, M trained ones among them, C hidden_size
@@ -9,7 +10,8 @@ samples ─► forest ─► one forward ─► logits at trained tokens ─► 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,9 +29,13 @@ from trunkline.trainer.config import LossConfig, OptimizerConfig, PhaseConfig, P
 from trunkline.trainer.flops import flop_ratio
 from trunkline.trainer.logprobs import find_targets, trained_logprobs
 from trunkline.trainer.loss import LossSum
+from trunkline.trainer.passes import DEFAULT_PASS_TOKENS, split_samples
 from trunkline.trainer.schedule import learning_rate
 from trunkline.trainer.sft import sft_loss
 from trunkline.types import StepStats
+
+PartOfLoss = Callable[[Tensor, Tensor], Tensor]
+"""(log-probabilities of some trained tokens, their places among all of the step) -> their share of the loss."""
 
 
 @dataclass
@@ -45,15 +51,15 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class _Pass:
-    """One forward pass, with what its record needs."""
+class _Done:
+    """Forward and backward of a step, with what its record needs; gradients lie in the parameters."""
 
     forest: Forest
-    """Where it ran."""
-    num_samples: int
-    """Sequences merged."""
+    """Of all samples, as one pass would compute it."""
+    num_computed: int
+    """Tokens put through the model: more than the forest's if it took several passes."""
     logp_M: Tensor
-    """Log-probability of each trained token."""
+    """Log-probability of each trained token, in flat order, detached."""
     seconds: Mapping[str, float]
     """Wall time of its parts."""
 
@@ -64,10 +70,16 @@ class Learner:
     >>> learner = Learner(load_decoder(folder))
     >>> learner.begin_phase(PhaseConfig(kind="rl", optimizer=OptimizerConfig(lr=3e-4)))
     >>> stats = learner.train_step(SampleBatch.from_samples(samples))
+
+    Args:
+        decoder: the policy, which it owns from here on.
+        max_pass_tokens: most forest tokens of one forward and backward pass, whose activations are alive at once. A step with
+            more takes several passes; their contexts in common are computed in each, the gradient is the same.
     """
 
-    def __init__(self, decoder: Decoder) -> None:
+    def __init__(self, decoder: Decoder, *, max_pass_tokens: int = DEFAULT_PASS_TOKENS) -> None:
         self.decoder = decoder
+        self.max_pass_tokens = max_pass_tokens
         self.progress: Progress | None = None
 
     def begin_phase(self, config: PhaseConfig) -> None:
@@ -85,15 +97,22 @@ class Learner:
         progress = self._expect("rl")
         if not batch.mask_F.any():
             raise TrainerError(f"none of the {len(batch.lengths_S)} samples has a trained token; skip the step")
-        done = self._forward(batch.sequences(), batch.mask_F, np.repeat(batch.temperatures_S, batch.lengths_S))
-        old_logp_M = _like(batch.logprobs_F[batch.mask_F], done.logp_M)
-        result = _objective(progress.config.loss, done.logp_M, old_logp_M, _like(batch.advantages_F[batch.mask_F], done.logp_M))
+        temperature_F = np.repeat(batch.temperatures_S, batch.lengths_S)
+        reference = next(self.decoder.parameters())
+        old_logp_M, advantage_M = (_like(stream_F[batch.mask_F], reference) for stream_F in (batch.logprobs_F, batch.advantages_F))
+
+        def part_of_loss(logp_M: Tensor, part_M: Tensor) -> Tensor:
+            objective = _objective(progress.config.loss, logp_M, old_logp_M[part_M], advantage_M[part_M])
+            return objective.total / len(old_logp_M)
+
+        done = self._backward(batch.sequences(), batch.mask_F, temperature_F, part_of_loss)
+        result = _objective(progress.config.loss, done.logp_M, old_logp_M, advantage_M)
         extra = {
             **result.stats,
-            "max_abs_logprob_gap": (done.logp_M.detach() - old_logp_M).abs().max().item(),
+            "max_abs_logprob_gap": (done.logp_M - old_logp_M).abs().max().item(),
             "entropy": -old_logp_M.mean().item(),
         }
-        return self._update(progress, done, result.total / len(done.logp_M), extra=extra, started=started)
+        return self._update(progress, done, result.total / len(old_logp_M), extra=extra, started=started)
 
     def supervised_step(self, batch: DemonstrationBatch) -> StepStats:
         """One step of weighted likelihood. Raises TrainerError as train_step does, and on weights that sum to nothing."""
@@ -104,9 +123,13 @@ class Learner:
             raise TrainerError(
                 f"the loss weights of {len(batch.lengths_S)} demonstrations sum to {batch.weights_F.sum()}; nothing to imitate"
             )
-        done = self._forward(batch.sequences(), trained_F, np.ones(len(trained_F)))
-        loss = sft_loss(done.logp_M, _like(batch.weights_F[trained_F], done.logp_M))
-        return self._update(progress, done, loss, extra={}, started=started)
+        weight_M = _like(batch.weights_F[trained_F], next(self.decoder.parameters()))
+
+        def part_of_loss(logp_M: Tensor, part_M: Tensor) -> Tensor:
+            return sft_loss(logp_M, weight_M[part_M]) * (weight_M[part_M].sum() / weight_M.sum())
+
+        done = self._backward(batch.sequences(), trained_F, np.ones(len(trained_F)), part_of_loss)
+        return self._update(progress, done, sft_loss(done.logp_M, weight_M), extra={}, started=started)
 
     def _expect(self, kind: PhaseKind) -> Progress:
         found = self.progress.config.kind if self.progress else None
@@ -114,18 +137,45 @@ class Learner:
             raise TrainerError(f"a step of kind {kind!r} came in a phase of kind {found!r}; begin a {kind!r} phase first")
         return self.progress
 
-    def _forward(self, sequences: Sequence[Ints], trained_F: NDArray[np.bool_], temperature_F: NDArray[np.float64]) -> _Pass:
+    def _backward(
+        self, sequences: Sequence[Ints], trained_F: NDArray[np.bool_], temperature_F: NDArray[np.float64], part_of_loss: PartOfLoss
+    ) -> _Done:
+        """Gradients of a step: pass after pass over parts of its samples, each on the forest of the part."""
         started = time.perf_counter()
         forest = build_forest(sequences)
         self._check_fit(forest)
+        parts = split_samples(forest, max_tokens=self.max_pass_tokens)
+        first_M = np.cumsum(trained_F) - 1  # of a trained flat token: its place among the trained ones
+        logp_M = torch.empty(int(trained_F.sum()), dtype=next(self.decoder.parameters()).dtype)
+        spent: Counter[str] = Counter(forest_seconds=time.perf_counter() - started)
+        num_computed = 0
+        self.decoder.zero_grad(set_to_none=True)
+        for samples in parts:
+            flat = np.concatenate([np.arange(*forest.path_offsets_S1[sample : sample + 2]) for sample in samples])
+            if not trained_F[flat].any():
+                continue
+            part = forest if len(parts) == 1 else build_forest([sequences[sample] for sample in samples])
+            part_M = torch.from_numpy(first_M[flat[trained_F[flat]]])
+            logp_part_M, seconds = self._forward(part, trained_F[flat], temperature_F[flat])
+            spent.update(seconds)
+            before = time.perf_counter()
+            part_of_loss(logp_part_M, part_M).backward()
+            spent["backward_seconds"] += time.perf_counter() - before
+            logp_M[part_M] = logp_part_M.detach()
+            num_computed += part.num_tokens
+        return _Done(forest, num_computed, logp_M, spent)
+
+    def _forward(
+        self, forest: Forest, trained_F: NDArray[np.bool_], temperature_F: NDArray[np.float64]
+    ) -> tuple[Tensor, Mapping[str, float]]:
+        started = time.perf_counter()
         targets = find_targets(forest, trained_F, temperature_F)
         attend = ForestAttend(forest)
-        built = time.perf_counter()
+        planned = time.perf_counter()
         hidden_TC = self.decoder(torch.from_numpy(forest.token_ids_N), torch.from_numpy(forest.positions_N), attend)
         vocab_size = self.decoder.config.vocab_size
         logp_M = trained_logprobs(hidden_TC, targets, logits=self.decoder.logits, vocab_size=vocab_size)
-        seconds = {"forest_seconds": built - started, "forward_seconds": time.perf_counter() - built}
-        return _Pass(forest, len(sequences), logp_M, seconds)
+        return logp_M, {"forest_seconds": planned - started, "forward_seconds": time.perf_counter() - planned}
 
     def _check_fit(self, forest: Forest) -> None:
         config = self.decoder.config
@@ -135,14 +185,12 @@ class Learner:
         if largest >= config.vocab_size:
             raise TrainerError(f"token id {largest} is outside the model's vocabulary of {config.vocab_size}; wrong tokenizer?")
 
-    def _update(self, progress: Progress, done: _Pass, loss: Tensor, *, extra: Mapping[str, float], started: float) -> StepStats:
-        forwarded = time.perf_counter()
+    def _update(self, progress: Progress, done: _Done, loss: Tensor, *, extra: Mapping[str, float], started: float) -> StepStats:
+        backwarded = time.perf_counter()
         step = progress.num_steps + 1
         if not torch.isfinite(loss):
+            self.decoder.zero_grad(set_to_none=True)
             raise TrainerError(f"the loss of step {step} is {loss.item()}; no update was made; look at {dict(extra)}")
-        progress.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        backwarded = time.perf_counter()
         config = progress.config.optimizer
         grad_norm = self._clip(step, config.clip_norm)
         rate = learning_rate(step, config)
@@ -151,19 +199,19 @@ class Learner:
         progress.optimizer.step()
         progress.num_steps = step
         ended = time.perf_counter()
-        seconds = {**done.seconds, "backward_seconds": backwarded - forwarded, "optimizer_seconds": ended - backwarded}
+        seconds = {**done.seconds, "optimizer_seconds": ended - backwarded}
         return StepStats(
             step=step,
             loss=loss.item(),
             grad_norm=grad_norm,
             learning_rate=rate,
-            num_samples=done.num_samples,
+            num_samples=len(done.forest.path_offsets_S1) - 1,
             num_flat_tokens=done.forest.num_flat_tokens,
             num_forest_tokens=done.forest.num_tokens,
             num_trained_tokens=len(done.logp_M),
             flop_ratio=self._flop_ratio(done.forest),
             seconds=ended - started,
-            extra={**extra, **seconds},
+            extra={**extra, "computed_tokens": done.num_computed, **seconds},
         )
 
     def _clip(self, step: int, clip_norm: float) -> float:

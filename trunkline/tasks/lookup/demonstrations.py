@@ -10,7 +10,7 @@ import json
 import random
 from typing import TYPE_CHECKING
 
-from trunkline.tasks.lookup.questions import Instance
+from trunkline.tasks.lookup.questions import INDEPENDENT_KINDS, Instance
 from trunkline.tasks.lookup.vocabulary import AND
 from trunkline.tasks.lookup.world import ARGUMENTS, Lookup, LookupTools, format_value
 from trunkline.types import Message, Task, ToolCall
@@ -23,9 +23,15 @@ _RANDOM_EXPONENTS = (3.0, 9.0)
 
 
 def demonstrate(taskset: LookupTaskset, task: Task, rng: random.Random, *, decision_noise: float) -> tuple[Message, ...]:
-    """The prompt, then one lookup a turn with its true result, then the answer; always right at `decision_noise` 0."""
+    """The prompt, then one lookup a turn with its true result, then the answer; always right at `decision_noise` 0.
+
+    In the taskset's `parallel_share` of tasks with independent lookups, all of them are made in one turn.
+    """
     instance = taskset.instance(task)
     conversation = _Conversation(task, taskset.open_steady_tools(task))
+    if task.kind in INDEPENDENT_KINDS and taskset.config.parallel_share and rng.random() < taskset.config.parallel_share:
+        conversation.look_up(*instance.needed)
+        return conversation.end(instance.answer)
     for pending in (*instance.needed, None):
         while rng.random() < decision_noise:
             if rng.random() >= _NEEDLESS_LOOKUP_SHARE:
@@ -54,11 +60,15 @@ class _Conversation:
         self._messages = list(task.prompt)
         self._made: list[Lookup] = []
 
-    def look_up(self, lookup: Lookup) -> None:
-        call = ToolCall(f"call_{len(self._made)}", lookup.tool, json.dumps({ARGUMENTS[lookup.tool]: lookup.entity}))
-        result = self._tools.respond(call.name, call.arguments)
-        self._messages += [Message("assistant", tool_calls=(call,)), Message("tool", result, tool_call_id=call.call_id)]
-        self._made.append(lookup)
+    def look_up(self, *lookups: Lookup) -> None:
+        """All in one turn."""
+        calls = tuple(
+            ToolCall(f"call_{number}", lookup.tool, json.dumps({ARGUMENTS[lookup.tool]: lookup.entity}))
+            for number, lookup in enumerate(lookups, start=len(self._made))
+        )
+        results = [Message("tool", self._tools.respond(call.name, call.arguments), tool_call_id=call.call_id) for call in calls]
+        self._messages += [Message("assistant", tool_calls=calls), *results]
+        self._made += lookups
 
     def look_up_needlessly(self, instance: Instance, pending: Lookup | None, rng: random.Random) -> None:
         """A random other tool on the entity at hand; not if the budget would then be short for what is needed."""

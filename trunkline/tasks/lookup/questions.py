@@ -28,6 +28,9 @@ from trunkline.tasks.lookup.world import Lookup, World, WorldSpec
 
 Kind = Literal["one_hop.area", "one_hop.population", "two_hop.capital_population", "two_hop.pair", "comparison"]
 
+INDEPENDENT_KINDS: tuple[Kind, ...] = ("two_hop.pair", "comparison")
+"""Kinds whose lookups do not wait for each other's results."""
+
 _COUNTRY_SHARE = 0.3
 _SHORTEST_NAME, _LONGEST_NAME = 3, 14
 _TWO_WORD_SHARE = 0.2

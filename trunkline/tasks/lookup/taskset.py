@@ -37,6 +37,9 @@ class LookupConfig(BaseModel):
     timeout_share: float = Field(
         0.0, ge=0, lt=1, description="Share of lookups that fail when an attempt first makes them; demonstrations never show it."
     )
+    parallel_share: float = Field(
+        0.0, ge=0, le=1, description="Share of the demonstrations with independent lookups that make them in one turn."
+    )
     kinds: dict[MainKind, float] = Field(
         default={"one_hop.area": 2, "one_hop.population": 2, "two_hop.capital_population": 1, "two_hop.pair": 1},
         description="Weight of each kind of question in the splits train and heldout.",
