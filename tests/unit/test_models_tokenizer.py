@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,17 @@ def test_text_that_the_model_itself_spells_as_a_special_token_is_an_error() -> N
     backend.add_special_tokens(["#"])
     with pytest.raises(UnencodableText, match=r"would become \['#'\]"):
         Tokenizer(backend, {}).encode("a#")
+
+
+def test_bytes_that_a_byte_level_vocabulary_lacks_are_an_error_and_not_dropped() -> None:
+    alphabet = sorted(set(pre_tokenizers.ByteLevel.alphabet()) - {"Ą", "ò"})  # bytes 0x04 and 0xf2
+    backend = tokenizers.Tokenizer(models.BPE({character: i for i, character in enumerate(alphabet)}, []))
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tokenizer = Tokenizer(backend, {})
+    assert tokenizer.decode(tokenizer.encode("Ąò ÿ 😀")) == "Ąò ÿ 😀"
+    for text in ("a\x04", "\U00080000"):
+        with pytest.raises(UnencodableText, match=f"characters \\[{re.escape(ascii(text[-1]))}\\] .*the vocabulary lacks their bytes"):
+            tokenizer.encode(text)
 
 
 def test_an_unknown_token_is_an_error_and_not_a_silent_substitute() -> None:

@@ -1,12 +1,11 @@
-"""Decoders made at random, read from and written to Hugging Face folders. Owns names and shapes; safetensors only, never pickle."""
+"""Decoders made at random, read from and written to model folders. Owns values; what a path holds is source.py's, never pickle."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
@@ -17,10 +16,11 @@ from trunkline.errors import ConfigError
 from trunkline.models.atomic import replacing
 from trunkline.models.config import DecoderConfig
 from trunkline.models.decoder import Decoder
+from trunkline.models.source import CONFIG_FILE, WEIGHTS_FILE, SafetensorsFolder, open_model
+from trunkline.models.stored import EMBEDDING_NAME, HEAD_NAME, check_fit
 
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
+if TYPE_CHECKING:
+    from trunkline.models.gguf import GgufFile
 
 
 def init_decoder(config: DecoderConfig, *, seed: int, dtype: torch.dtype = torch.float32) -> Decoder:
@@ -43,18 +43,20 @@ def init_decoder(config: DecoderConfig, *, seed: int, dtype: torch.dtype = torch
     return decoder
 
 
-def load_decoder(folder: Path, *, dtype: torch.dtype = torch.float32) -> Decoder:
-    """Reads config.json and model.safetensors (or its shards) and casts to `dtype`.
+def load_decoder(path: Path, *, dtype: torch.dtype = torch.float32) -> Decoder:
+    """Reads a folder's config.json and model.safetensors (or its shards), or a GGUF file, and casts to `dtype`.
 
     Raises:
         ConfigError: a missing or unreadable file, an unsupported architecture, weights that do not fit the config.
     """
-    decoder = _on_meta(DecoderConfig.from_hf(_read_json(folder / CONFIG_FILE)))
-    tensors = _read_tensors(folder)
-    if decoder.config.tie_embeddings:
-        tensors.pop("lm_head.weight", None)  # some writers store the tied head a second time
-    _check_fit(folder, expected=decoder.state_dict(), found=tensors)
-    decoder.load_state_dict({name: tensor.to(dtype) for name, tensor in tensors.items()}, assign=True)
+    source = open_model(path)
+    config = source.config()
+    check_fit(source.path, config, source.stored())
+    tensors = _read_shards(source, dtype) if isinstance(source, SafetensorsFolder) else _read_gguf(source, dtype)
+    if config.tie_embeddings and HEAD_NAME in tensors and not torch.equal(tensors[HEAD_NAME], tensors[EMBEDDING_NAME]):
+        raise ConfigError(f"{path} ties the head to the embedding but stores another {HEAD_NAME}; set tie_word_embeddings to false")
+    decoder = _on_meta(config)
+    decoder.load_state_dict({name: tensors[name] for name in config.parameter_shapes()}, assign=True)
     return decoder
 
 
@@ -81,49 +83,15 @@ def _on_meta(config: DecoderConfig) -> Decoder:
         return Decoder(config)
 
 
-def _read_json(path: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}; a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}") from None
-    except ValueError as error:
-        raise ConfigError(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(content, Mapping):
-        raise ConfigError(f"{path} must hold a JSON object, got {type(content).__name__}")
-    return content
-
-
-def _read_tensors(folder: Path) -> dict[str, Tensor]:
-    if (folder / WEIGHTS_FILE).exists():
-        return _read_shard(folder / WEIGHTS_FILE)
-    if not (folder / INDEX_FILE).exists():
-        pickles = sorted(path.name for path in folder.glob("*.bin"))
-        hint = f"; {pickles[0]} is a pickle and is not read, convert it to safetensors" if pickles else ""
-        raise ConfigError(f"{folder} has neither {WEIGHTS_FILE} nor {INDEX_FILE}{hint}")
-    shard_of = _read_json(folder / INDEX_FILE).get("weight_map")
-    if not isinstance(shard_of, Mapping) or not all(Path(str(name)).name == name for name in shard_of.values()):
-        raise ConfigError(f"{folder / INDEX_FILE}: weight_map must map tensor names to file names of this folder")
+def _read_shards(source: SafetensorsFolder, dtype: torch.dtype) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
-    for shard in sorted(set(shard_of.values())):
-        tensors.update(_read_shard(folder / shard))
+    for shard in source.files:
+        try:
+            tensors.update({name: tensor.to(dtype) for name, tensor in load_file(shard).items()})
+        except (OSError, SafetensorError) as error:
+            raise ConfigError(f"cannot read the weights {shard}: {error}; is the file complete?") from None
     return tensors
 
 
-def _read_shard(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ConfigError(f"cannot read the weights {path}: {error}; is the file complete?") from None
-
-
-def _check_fit(folder: Path, *, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    problems = [f"missing {name}" for name in expected.keys() - found.keys()]
-    problems += [f"unexpected {name}" for name in found.keys() - expected.keys()]
-    problems += [
-        f"{name} has shape {list(found[name].shape)}, the config says {list(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in found and found[name].shape != tensor.shape
-    ]
-    if problems:
-        shown = "; ".join(sorted(problems)[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
-        raise ConfigError(f"the weights in {folder} do not fit its {CONFIG_FILE}: {shown}")
+def _read_gguf(source: GgufFile, dtype: torch.dtype) -> dict[str, Tensor]:
+    return {name: torch.tensor(values, dtype=dtype) for name, values in source.tensors()}

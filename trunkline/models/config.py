@@ -98,6 +98,28 @@ class DecoderConfig:
             pad_token_id=mapping.get("pad_token_id"),
         )
 
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every parameter of the decoder, in its order; a tied head has none."""
+        hidden, queries, keys = self.hidden_size, self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
+        layer: dict[str, tuple[int, ...]] = {
+            "self_attn.q_proj": (queries, hidden),
+            "self_attn.k_proj": (keys, hidden),
+            "self_attn.v_proj": (keys, hidden),
+            "self_attn.o_proj": (hidden, queries),
+            **({"self_attn.q_norm": (self.head_dim,), "self_attn.k_norm": (self.head_dim,)} if self.qk_norm else {}),
+            "mlp.gate_proj": (self.intermediate_size, hidden),
+            "mlp.up_proj": (self.intermediate_size, hidden),
+            "mlp.down_proj": (hidden, self.intermediate_size),
+            "input_layernorm": (hidden,),
+            "post_attention_layernorm": (hidden,),
+        }
+        return {
+            "model.embed_tokens.weight": (self.vocab_size, hidden),
+            **{f"model.layers.{index}.{name}.weight": shape for index in range(self.num_layers) for name, shape in layer.items()},
+            "model.norm.weight": (hidden,),
+            **({} if self.tie_embeddings else {"lm_head.weight": (self.vocab_size, hidden)}),
+        }
+
     def to_hf(self) -> dict[str, Any]:
         """The content of a config.json that transformers 4 and 5, vLLM and from_hf read."""
         return {
@@ -141,6 +163,9 @@ def _rope(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _unsupported_features(mapping: Mapping[str, Any]) -> Iterator[str]:
+    # A family's name over code of its own may compute anything; a tokenizer's code is no matter, tokenizer.json is data.
+    if code := {name: where for name, where in (mapping.get("auto_map") or {}).items() if name.startswith("AutoModel")}:
+        yield f"code of the folder, which is never run (auto_map {code}); if the weights need none, remove auto_map from config.json"
     rope = _rope(mapping)
     rope_type = rope.get("rope_type", rope.get("type", "default"))
     if rope_type != "default":

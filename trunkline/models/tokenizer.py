@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 
 from trunkline.errors import ConfigError
 from trunkline.models.atomic import replacing
+from trunkline.models.source import find_gguf, read_json
 
 TOKENIZER_FILE = "tokenizer.json"
 # Written back as they were read, so that a trained model keeps its family's chat template and special-token names.
@@ -41,21 +44,43 @@ class Tokenizer:
         self._special_ids = frozenset(token_id for token_id, token in added.items() if token.special)
         unknown_id = backend.token_to_id(getattr(backend.model, "unk_token", None) or "")
         self._forbidden_ids = self._special_ids if unknown_id is None else self._special_ids | {unknown_id}
+        self._missing_bytes = _missing_bytes(backend)
         self._vocab_size = 1 + max(backend.get_vocab(with_added_tokens=True).values(), default=-1)
 
     @classmethod
-    def load(cls, folder: Path) -> Tokenizer:
-        """Reads tokenizer.json of a Hugging Face folder. Raises ConfigError if it is missing or malformed."""
+    def load(cls, path: Path) -> Tokenizer:
+        """Reads tokenizer.json of a Hugging Face folder, or the vocabulary in its only GGUF file or in a GGUF file itself.
+
+        Raises ConfigError if it is missing or malformed, or if the files beside it speak of other tokens.
+        """
+        if path.is_dir() and (path / TOKENIZER_FILE).exists():
+            return cls._from_folder(path)
+        gguf_path = find_gguf(path)
+        if gguf_path is None:
+            raise ConfigError(_missing(path))
+        from trunkline.models.gguf import GgufFile  # here, because only such a file needs the package
+        from trunkline.models.gguf_tokenizer import UnsupportedVocabulary, tokenizer_from_metadata
+
+        try:
+            return cls(*tokenizer_from_metadata(GgufFile.open(gguf_path).metadata, where=gguf_path))
+        except UnsupportedVocabulary:
+            if not (gguf_path.parent / TOKENIZER_FILE).exists():
+                raise
+            return cls._from_folder(gguf_path.parent)
+
+    @classmethod
+    def _from_folder(cls, folder: Path) -> Tokenizer:
         path = folder / TOKENIZER_FILE
         try:
             text = path.read_text(encoding="utf-8")
             companions = {name: (folder / name).read_text(encoding="utf-8") for name in _COMPANION_FILES if (folder / name).exists()}
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read the tokenizer {path}: {error}; a model folder holds {TOKENIZER_FILE}") from None
+            raise ConfigError(f"cannot read the tokenizer {path}: {error}") from None
         try:
             backend = tokenizers.Tokenizer.from_str(text)
         except Exception as error:  # the library raises bare Exception
             raise ConfigError(f"{path} is not a tokenizer of the tokenizers library: {error}") from error
+        _check_added_tokens(backend, folder)
         return cls(backend, companions)
 
     def save(self, folder: Path) -> None:
@@ -78,6 +103,19 @@ class Tokenizer:
         """Ids that `encode` never yields; only `token_id` gives them."""
         return self._special_ids
 
+    @property
+    def chat_template(self) -> str | None:
+        """The family's own chat format (Jinja), if the files have one; among named ones, the default."""
+        if (template := self._companions.get("chat_template.jinja")) is not None:
+            return template
+        try:
+            stored = json.loads(self._companions.get("tokenizer_config.json", "{}")).get("chat_template")
+        except (ValueError, AttributeError):
+            return None
+        if isinstance(stored, list):  # transformers 4 kept several in one list of {name, template}
+            stored = {entry.get("name"): entry.get("template") for entry in stored}.get("default")
+        return stored if isinstance(stored, str) else None
+
     def encode(self, text: str) -> list[int]:
         """Ids of `text` as content: nothing is added, and a special token written in it is split like any other characters.
 
@@ -86,6 +124,9 @@ class Tokenizer:
         Raises:
             UnencodableText: a character outside the vocabulary.
         """
+        if self._missing_bytes and not self._missing_bytes.isdisjoint(text.encode(errors="ignore")):
+            lost = [character for character in dict.fromkeys(text) if not self._missing_bytes.isdisjoint(character.encode(errors="ignore"))]
+            raise UnencodableText(f"characters {lost[:8]} in {text!r:.80} cannot be encoded: the vocabulary lacks their bytes")
         try:
             ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
         except Exception as error:  # the library raises bare Exception for a piece outside the vocabulary
@@ -116,6 +157,39 @@ class Tokenizer:
     def _unknown_characters(self, text: str) -> str:
         unknown = [character for character in dict.fromkeys(text) if self._backend.token_to_id(character) is None]
         return f"characters {unknown[:8]}" if unknown else "text"
+
+
+def _missing_bytes(backend: tokenizers.Tokenizer) -> frozenset[int]:
+    """Bytes that a byte-level vocabulary cannot write and would drop without a word: SmolLM2's lacks 21 (control characters
+    such as U+0004, and what only characters beyond U+3FFFF begin with)."""
+    if not isinstance(backend.decoder, decoders.ByteLevel):
+        return frozenset()
+    # The alphabet of GPT-2: printable bytes stand for themselves, the others for the characters from U+0100 on.
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    characters = {byte: chr(byte) for byte in printable} | {byte: chr(256 + index) for index, byte in enumerate(others)}
+    return frozenset(byte for byte, character in characters.items() if backend.token_to_id(character) is None)
+
+
+def _missing(folder: Path) -> str:
+    if older := [name for name in ("tokenizer.model", "vocab.json", "vocab.txt") if (folder / name).exists()]:
+        command = f"AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"
+        return f"{folder} has {older[0]} but no {TOKENIZER_FILE}, which alone is read; transformers writes it: {command}"
+    return f"cannot read the tokenizer {folder / TOKENIZER_FILE}: no such file; a model folder holds {TOKENIZER_FILE}"
+
+
+def _check_added_tokens(backend: tokenizers.Tokenizer, folder: Path) -> None:
+    """transformers adds what these files list, so that a folder may name tokens that tokenizer.json lacks: an error here."""
+    listed: dict[str, Any] = {}
+    if (folder / "tokenizer_config.json").exists():
+        decoder = read_json(folder / "tokenizer_config.json").get("added_tokens_decoder") or {}
+        listed |= {entry["content"]: int(token_id) for token_id, entry in decoder.items()}
+    if (folder / "added_tokens.json").exists():
+        listed |= read_json(folder / "added_tokens.json")
+    for piece, token_id in listed.items():
+        if (found := backend.token_to_id(piece)) != token_id:
+            problem = f"lists the added token {piece!r} as id {token_id}, but {TOKENIZER_FILE} has it as {found}"
+            raise ConfigError(f"{folder} {problem}; save the tokenizer again with transformers")
 
 
 def build_tiny_tokenizer(*, special_tokens: Sequence[str], pieces: Sequence[str], characters: Sequence[str]) -> Tokenizer:

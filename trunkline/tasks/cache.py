@@ -1,16 +1,10 @@
-"""Where tasksets keep what is slow to make again: the folder, and files that appear whole. Owns no content."""
+"""Files of tasksets that appear whole or not at all. Owns no content; the folder they lie in is home.py's."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 from pathlib import Path
-
-
-def cache_home() -> Path:
-    """$TRUNKLINE_HOME, else ~/.cache/trunkline; it may not exist yet."""
-    configured = os.environ.get("TRUNKLINE_HOME")
-    return Path(configured) if configured else Path.home() / ".cache" / "trunkline"
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -26,9 +26,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from scipy.stats import binomtest
 
 from trunkline.errors import CertificateError, VerifierError
+from trunkline.home import cache_home
 from trunkline.protocols import Taskset, Verifier
 from trunkline.tasks.base import CertifiableTaskset, Conduct
-from trunkline.tasks.cache import cache_home, write_whole
+from trunkline.tasks.cache import write_whole
 from trunkline.types import Task
 
 NUM_SEEDS = 512

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trunkline.errors import InfraError
-from trunkline.tasks.cache import cache_home, write_whole
+from trunkline.home import cache_home
+from trunkline.tasks.cache import write_whole
 from trunkline.tasks.lookup.vocabulary import is_spelled
 
 Side = Literal["train", "heldout"]
