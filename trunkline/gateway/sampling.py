@@ -1,13 +1,43 @@
-"""Which distribution a call is sampled from, and its seed. Owns the recipe's hold over what clients ask; samples nothing."""
+"""Which distribution a call is sampled from, and its seed. Owns what becomes of what clients ask; samples nothing."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
+from trunkline.errors import MalformedRequest
 from trunkline.types import Generation, SamplingParams
+
+_GREEDY_BELOW = 1e-5
+"""Colder than this is greedy: logits divided by less may overflow, and tokens differ only where logits differ by less than 1e-4."""
+
+
+@dataclass(frozen=True)
+class AskedSampling:
+    """What a client asked of a call. What is honoured, its session's SamplingPolicy says; all of it is recorded."""
+
+    max_tokens: int | None = None
+    """Its limit of sampled tokens."""
+    temperature: float | None = None
+    """Its temperature."""
+    top_p: float | None = None
+    """Its nucleus mass."""
+    seed: int | None = None
+    """Its seed."""
+    stop: tuple[str, ...] = ()
+    """Its stop strings."""
+
+
+class SamplingPolicy(Protocol):
+    """What a session samples, given what its client asks. `SamplingHold()` is the smallest."""
+
+    def params(self, asked: AskedSampling) -> SamplingParams:
+        """Distribution and token limit, without seed and stop tokens. Raises MalformedRequest for what cannot be honoured."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -21,21 +51,33 @@ class SamplingHold:
     max_tokens: int = 1024
     """At most this many tokens a call; a client may ask for fewer."""
 
+    def params(self, asked: AskedSampling) -> SamplingParams:
+        """The hold's own; only a lower max_tokens is honoured."""
+        limit = self.max_tokens if asked.max_tokens is None else min(self.max_tokens, asked.max_tokens)
+        return SamplingParams(limit, self.temperature, self.top_p)
+
 
 @dataclass(frozen=True)
-class AskedSampling:
-    """What a client asked of a call. Only `max_tokens` is honoured (as a minimum with the hold); the rest is recorded."""
+class ClientSampling:
+    """What a served session samples: what its client asks. The fields stand in for what it leaves out."""
 
-    max_tokens: int | None = None
-    """Its limit of sampled tokens."""
-    temperature: float | None = None
-    """Its temperature."""
-    top_p: float | None = None
-    """Its nucleus mass."""
-    seed: int | None = None
-    """Its seed."""
-    stop: tuple[str, ...] = ()
-    """Its stop strings."""
+    temperature: float = 1.0
+    """Logits are divided by it; 0 is greedy."""
+    top_p: float = 1.0
+    """Nucleus mass kept."""
+    max_tokens: int = 1024
+    """Tokens of a call whose client names no limit; one that does may ask for more, up to the session's context."""
+
+    def params(self, asked: AskedSampling) -> SamplingParams:
+        """As asked. Raises MalformedRequest for a temperature below 0 or a top_p outside (0, 1]."""
+        temperature = self.temperature if asked.temperature is None else asked.temperature
+        top_p = self.top_p if asked.top_p is None else asked.top_p
+        if not (math.isfinite(temperature) and temperature >= 0):
+            raise MalformedRequest(f"temperature must be at least 0, got {temperature}; 0 is greedy")
+        if not 0 < top_p <= 1:
+            raise MalformedRequest(f"top_p must be above 0 and at most 1, got {top_p}; for greedy answers set temperature to 0")
+        limit = self.max_tokens if asked.max_tokens is None else asked.max_tokens
+        return SamplingParams(limit, temperature if temperature >= _GREEDY_BELOW else 0.0, top_p)
 
 
 def prompt_digest(prompt_ids: Sequence[int]) -> bytes:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from trunkline.errors import BudgetExceeded, UnknownSession
 from trunkline.gateway.recorder import EpisodeRecorder
-from trunkline.gateway.sampling import AskedSampling, SamplingHold
+from trunkline.gateway.sampling import AskedSampling, SamplingPolicy
 from trunkline.types import SamplingParams
 
 
@@ -37,7 +37,7 @@ class OpenSession:
 class Session:
     """The state of one open session. `recorder` is its episode's, shared with the episode's other sessions."""
 
-    def __init__(self, opened: OpenSession, recorder: EpisodeRecorder, *, seed: int, hold: SamplingHold, budget: SessionBudget) -> None:
+    def __init__(self, opened: OpenSession, recorder: EpisodeRecorder, *, seed: int, hold: SamplingPolicy, budget: SessionBudget) -> None:
         self.session_id = opened.session_id
         self.secret = opened.secret
         self.recorder = recorder
@@ -73,11 +73,13 @@ class Session:
         return f"{self.session_id}.{self.num_named}"
 
     def sampling(self, asked: AskedSampling, *, num_prompt: int, stop_token_ids: tuple[int, ...]) -> SamplingParams:
-        """The hold's distribution (unseeded), cut to budget. Raises BudgetExceeded if the prompt leaves no room for a token."""
+        """The policy's distribution (unseeded), cut to budget.
+
+        Raises BudgetExceeded if the prompt leaves no room for a token, MalformedRequest for what the policy refuses.
+        """
         room = self.budget.max_context - num_prompt
         if room < 1:
             raise BudgetExceeded(f"the prompt has {num_prompt} tokens, the session's context holds {self.budget.max_context}; shorten it")
-        limits = [self.hold.max_tokens, room, max(1, self.budget.max_tokens - self.num_sampled)]
-        if asked.max_tokens is not None:
-            limits.append(asked.max_tokens)
-        return SamplingParams(min(limits), self.hold.temperature, self.hold.top_p, stop_token_ids=stop_token_ids)
+        params = self.hold.params(asked)
+        limit = min(params.max_tokens, room, max(1, self.budget.max_tokens - self.num_sampled))
+        return replace(params, max_tokens=limit, stop_token_ids=stop_token_ids)
