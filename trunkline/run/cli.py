@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 a part failed; 2 the command line, a recipe or a file is w
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import sys
 from pathlib import Path
@@ -18,9 +19,11 @@ from rich.console import Console
 from trunkline import __version__
 from trunkline.errors import ConfigError, TrunklineError
 from trunkline.metrics.console import ProgressView
+from trunkline.run.model import model_app
 from trunkline.run.recipe import dump_recipe, load_recipe
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Agent-native reinforcement learning.")
+app.add_typer(model_app, name="model")
 _out = Console()
 _err = Console(stderr=True)
 
@@ -67,6 +70,109 @@ def show(
         show_run(run_dir, _out)
     else:
         show_episode(run_dir, episode, _out)
+
+
+@app.command()
+def doctor(
+    run_dir: Annotated[Path, typer.Argument(help="A run directory, finished, going on or crashed.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Say why a run does not learn: each check with its number, its threshold and what to do.
+
+    Exit codes: 0 also if there are faults (they are the answer), 1 if the run could not be read.
+    """
+    from trunkline.run.doctor import examine
+
+    examine(run_dir, _out, as_json=as_json)
+
+
+@app.command()
+def serve(
+    model: Annotated[str, typer.Argument(help="A Hugging Face folder, a .gguf file, or a fetched model's name such as smollm2.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Where to listen; 0 takes a free port.")] = 8000,
+    host: Annotated[str, typer.Option(help="Interface to listen on; 0.0.0.0 is all of them.")] = "127.0.0.1",
+    is_open: Annotated[bool, typer.Option("--open", help="The key is 'trunkline' instead of a fresh one; loopback only.")] = False,
+    renderer: Annotated[str, typer.Option(help="Chat format: auto, tiny, chatml, or a name of the renderers package.")] = "auto",
+    max_cached_tokens: Annotated[
+        int | None, typer.Option(min=16, help="Tokens whose keys and values are kept; default: what 512 MB hold.")
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Sampled tokens of a call whose client names no limit.")] = 1024,
+    record: Annotated[Path | None, typer.Option(help="Write every call to this journal (sqlite); default: nothing is written.")] = None,
+) -> None:
+    """Serve a model to anyone with curl or OpenAI's SDK: Chat Completions on a local port, until Ctrl-C.
+
+    What clients ask of the sampler (temperature, top_p, seed, max_tokens, stop) is honoured. Exit codes: 0 when stopped by
+    Ctrl-C or SIGTERM, 1 if the engine dies, 2 if an argument is wrong.
+    """
+    from trunkline.models.fetch import resolve_model
+    from trunkline.run.serve import Served, ServeOptions
+    from trunkline.run.serve import serve as run_server
+
+    def announce(served: Served) -> None:
+        for line in served.lines():
+            _print_plain(line)
+
+    folder = resolve_model(model)
+    _err.print(f"loading {folder} ...", markup=False, highlight=False, soft_wrap=True)
+    options = ServeOptions(
+        model=folder,
+        model_name=Path(model).resolve().name,
+        host=host,
+        port=port,
+        is_open=is_open,
+        renderer=renderer,
+        max_cached_tokens=max_cached_tokens,
+        max_tokens=max_tokens,
+        record=record,
+    )
+    _run_async(run_server(options, announce))
+    _err.print("stopped")
+
+
+@app.command()
+def rollout(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, such as recipes/quickstart.toml.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Dotted overrides: agent.max_turns=4")] = None,
+    split: Annotated[str, typer.Option(help="Which tasks: heldout, train, or another split of the taskset.")] = "heldout",
+    episodes: Annotated[
+        int | None, typer.Option(min=1, help="One attempt at each of that many tasks; default: the recipe's evaluation.episodes.")
+    ] = None,
+    greedy: Annotated[bool, typer.Option("--greedy", help="Temperature 0 instead of the recipe's agent.temperature.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Where to write; default: runs/NAME-rollout-seedSEED, or the next free name.")] = None,
+    model: Annotated[str | None, typer.Option(help="A Hugging Face folder, or a fetched model's name, instead of the recipe's.")] = None,
+) -> None:
+    """Run a recipe's agent and verifier on its tasks, without training: success with a 95% Wilson interval, tokens, seconds."""
+    from trunkline.models.fetch import resolve_model
+    from trunkline.run.rollout import RolloutPlan, report
+    from trunkline.run.rollout import rollout as run_plan
+
+    chosen = [] if model is None else [f"model.path={json.dumps(str(resolve_model(model)))}"]
+    resolved = load_recipe(recipe, [*(overrides or []), *chosen])
+    named = resolved.model_copy(update={"name": f"{resolved.name}-rollout", "run_dir": out or resolved.run_dir})
+    plan = RolloutPlan(split, episodes or resolved.evaluation.episodes, is_greedy=greedy)
+    for line in report(_run_async(run_plan(named, plan, ProgressView(_err)))):
+        _print_plain(line)
+
+
+@app.command()
+def grid(
+    path: Annotated[Path, typer.Argument(metavar="GRID", help="Arms by seeds, such as recipes/grids/smollm2.toml.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the run directories; the same one takes the grid up again.")],
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Trainings at once; each uses about one core.")] = 1,
+) -> None:
+    """Run a grid of trainings, skipping what is done and resuming what was cut, and print its table."""
+    from trunkline.run.grid import grid as run_the_grid
+
+    try:
+        run_the_grid(path, out, jobs=jobs, console=_out)
+    except KeyboardInterrupt:
+        _err.print("interrupted; the same command takes the grid up again")
+        raise typer.Exit(130) from None
+
+
+def _print_plain(line: str) -> None:
+    """As it is: nothing wrapped or coloured, so that it can be copied."""
+    _out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _run_async(work: Any) -> Any:

@@ -76,8 +76,8 @@ def _certificate_key(taskset: Taskset, recipe: Recipe, view: ProgressView) -> st
 
 
 async def _starting_policy(recipe: Recipe, directory: RunDirectory) -> Path:
-    if recipe.model.path is not None:
-        return recipe.model.path
+    if recipe.model.folder is not None:
+        return recipe.model.folder
     folder = directory.checkpoint("initial")
     await make_policy_folder(recipe, folder)
     return folder

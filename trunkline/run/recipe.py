@@ -17,6 +17,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from trunkline.errors import ConfigError
+from trunkline.models.fetch import resolve_model
 from trunkline.pool.config import PoolConfig
 from trunkline.trainer.config import LossConfig, OptimizerConfig
 
@@ -40,9 +41,16 @@ class ScratchModel(_Section):
 class ModelConfig(_Section):
     """Where the policy starts."""
 
-    path: Path | None = Field(None, description="A Hugging Face folder (safetensors); none starts from `scratch`.")
+    path: Path | None = Field(
+        None, description="A Hugging Face folder (safetensors), a .gguf file, or a name of `trunkline model fetch`; none: `scratch`."
+    )
     scratch: ScratchModel = Field(ScratchModel(), description="Used when no path is given.")
     renderer: str = Field("tiny", description="How messages become tokens: tiny, chatml, or a name of the renderers package.")
+
+    @property
+    def folder(self) -> Path | None:
+        """Where `path` leads; None without one. Raises ConfigError if there is no model, or it is not fetched yet."""
+        return None if self.path is None else resolve_model(str(self.path))
 
 
 class TasksetConfig(_Section):

@@ -10,7 +10,7 @@ samples ─► forest ─► forward ─► logits at trained tokens ─► logp
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -147,7 +147,7 @@ class Learner:
         parts = split_samples(forest, max_tokens=self.max_pass_tokens)
         first_M = np.cumsum(trained_F) - 1  # of a trained flat token: its place among the trained ones
         logp_M = torch.empty(int(trained_F.sum()), dtype=next(self.decoder.parameters()).dtype)
-        spent: Counter[str] = Counter(forest_seconds=time.perf_counter() - started)
+        spent: defaultdict[str, float] = defaultdict(float, forest_seconds=time.perf_counter() - started)
         num_computed = 0
         self.decoder.zero_grad(set_to_none=True)
         for samples in parts:
@@ -157,7 +157,8 @@ class Learner:
             part = forest if len(parts) == 1 else build_forest([sequences[sample] for sample in samples])
             part_M = torch.from_numpy(first_M[flat[trained_F[flat]]])
             logp_part_M, seconds = self._forward(part, trained_F[flat], temperature_F[flat])
-            spent.update(seconds)
+            for name, value in seconds.items():
+                spent[name] += value
             before = time.perf_counter()
             part_of_loss(logp_part_M, part_M).backward()
             spent["backward_seconds"] += time.perf_counter() - before

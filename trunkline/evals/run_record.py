@@ -1,0 +1,210 @@
+"""What a run directory says of its training, as numbers for the doctor's checks. Owns the reading; judges nothing.
+
+metrics.jsonl  every step            journal.sqlite  how the newest groups went, call by call
+recipe.toml    what was asked for    summary.json    whether the run came to its end
+
+Any of them may be missing or end early: the run is young, goes on, or crashed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from trunkline.errors import ConfigError, InfraError
+from trunkline.metrics.jsonl import read_metrics
+from trunkline.pool.config import PoolConfig
+from trunkline.pool.journal_reader import JournalReader
+from trunkline.types import Episode, Group
+
+NEWEST_GROUPS = 64
+"""Groups whose calls are looked at: the state of now, in a time that does not grow with them; a guess."""
+
+
+@dataclass(frozen=True)
+class EpisodeCounts:
+    """How the newest ended groups went, counted over their episodes and calls."""
+
+    num_groups: int = 0
+    """Groups counted."""
+    num_all_zero: int = 0
+    """Groups whose valid attempts all earned 0 or less."""
+    num_all_one: int = 0
+    """Groups whose valid attempts all earned 1 or more."""
+    num_all_other: int = 0
+    """Groups whose valid attempts all earned the same, something between."""
+    num_too_few: int = 0
+    """Groups with fewer than two valid attempts."""
+    num_episodes: int = 0
+    """Attempts in these groups."""
+    failures: Mapping[str, int] = field(default_factory=dict)
+    """Attempts without a verdict by 'boundary/kind' of their cause."""
+    cuts: Mapping[str, int] = field(default_factory=dict)
+    """Attempts that ran out of time or budget, by kind of cause."""
+    num_cut_unpaid: int = 0
+    """Those of them that earned nothing."""
+    num_unpaid: int = 0
+    """Judged attempts that earned nothing."""
+    num_unpaid_silent: int = 0
+    """Those of them in which the model was never sampled to an end: their 0 is not the policy's doing."""
+    num_tool_users: int = 0
+    """Attempts that called a tool."""
+    num_calls: int = 0
+    """Completions."""
+    num_length_cuts: int = 0
+    """Completions that ended by their limit of tokens."""
+    num_followers: int = 0
+    """Completions after their attempt's first."""
+    num_branches: int = 0
+    """Those of them that began a new branch instead of extending tokens on record."""
+    num_tokens: int = 0
+    """Sampled tokens."""
+    surprise: float = 0.0
+    """Sum of -log p over them, in nats."""
+    drops: Mapping[str, int] = field(default_factory=dict)
+    """Sampled tokens of completions that may not be trained, by reason."""
+
+    @property
+    def entropy(self) -> float | None:
+        """Mean -log p of a sampled token in nats; None without tokens."""
+        return self.surprise / self.num_tokens if self.num_tokens else None
+
+    @classmethod
+    def of(cls, groups: Iterable[Group]) -> EpisodeCounts:
+        """Counts groups that ended."""
+        counts: Counter[str] = Counter()
+        failures: Counter[str] = Counter()
+        cuts: Counter[str] = Counter()
+        drops: Counter[str] = Counter()
+        surprise = 0.0
+        for group in groups:
+            counts["num_groups"] += 1
+            counts[_fate(group)] += 1
+            for episode in group.episodes:
+                counts.update(_episode_counts(episode))
+                kind = episode.failure.kind if episode.failure else "no cause given"
+                if episode.status == "failed":
+                    failures[f"{episode.failure.boundary if episode.failure else 'unknown'}/{kind}"] += 1
+                elif episode.status == "deadline":
+                    cuts[kind] += 1
+                for completion in episode.completions:
+                    surprise -= sum(completion.generation.logprobs)
+                    if completion.drop_reason is not None:
+                        drops[completion.drop_reason] += completion.num_sampled
+        counts.pop("with_gradient", None)
+        return cls(**counts, failures=failures, cuts=cuts, drops=drops, surprise=surprise)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run as far as it is written."""
+
+    recipe: Mapping[str, Any]
+    """The resolved recipe; empty if there is none to read."""
+    steps: Sequence[Mapping[str, Any]]
+    """Rows of kind "rl", one a step, in order; of a step that was done again after a resume the last."""
+    evaluations: Mapping[str, Mapping[str, Any]]
+    """Rows of kind "evaluation" by name, such as 'start' and 'end'."""
+    counts: EpisodeCounts | None
+    """How the newest groups went; None without a journal."""
+    is_finished: bool
+    """True if summary.json is there; else the run goes on, or ended before its time."""
+
+    @classmethod
+    def read(cls, run_dir: Path) -> RunRecord:
+        """Raises InfraError if `run_dir` is no run directory, or a file in it cannot be read."""
+        if not (run_dir / "recipe.toml").exists() and not (run_dir / "metrics.jsonl").exists():
+            raise InfraError(f"{run_dir} holds neither recipe.toml nor metrics.jsonl; give a run directory, such as runs/quickstart-seed1")
+        rows = read_metrics(run_dir / "metrics.jsonl") if (run_dir / "metrics.jsonl").exists() else []
+        steps = {row["step"]: row for row in rows if row.get("kind") == "rl" and "step" in row}
+        return cls(
+            recipe=_read_recipe(run_dir / "recipe.toml"),
+            steps=[steps[step] for step in sorted(steps)],
+            evaluations={row["name"]: row for row in rows if row.get("kind") == "evaluation" and "name" in row},
+            counts=_read_counts(run_dir / "journal.sqlite"),
+            is_finished=(run_dir / "summary.json").exists(),
+        )
+
+    def knob(self, name: str, default: Any = None) -> Any:
+        """A recipe's value by its dotted name; `default` where it is not written."""
+        value: Any = self.recipe
+        for key in name.split("."):
+            if not isinstance(value, Mapping) or key not in value:
+                return default
+            value = value[key]
+        return value
+
+    def column(self, *names: str) -> list[float]:
+        """A metric over all steps that have it; the first of `names` that any step has (an older name comes last)."""
+        for name in names:
+            values = [float(row[name]) for row in self.steps if row.get(name) is not None]
+            if values:
+                return values
+        return []
+
+    @property
+    def max_age(self) -> int | None:
+        """The bound on the age of a trained group that the recipe's window gives; None if the recipe does not say."""
+        try:
+            return PoolConfig.model_validate(self.recipe["pool"]).window.max_age
+        except (KeyError, ValidationError):
+            return None
+
+
+def _read_recipe(path: Path) -> Mapping[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InfraError(f"cannot read the run's recipe {path}: {error}; restore it, or remove it to look at the rest") from error
+
+
+def _read_counts(path: Path) -> EpisodeCounts | None:
+    if not path.exists():
+        return None
+    try:
+        with JournalReader.open(path) as journal:
+            newest = list(dict.fromkeys(group_id for group_id, *_ in reversed(journal.consumed())))[:NEWEST_GROUPS]
+            wanted = frozenset(newest)
+            return EpisodeCounts.of(group for group in journal.groups() if group.group_id in wanted)
+    except ConfigError as error:
+        raise InfraError(f"{error}; remove it to look at the rest of the run") from error
+
+
+def _fate(group: Group) -> str:
+    """The field of EpisodeCounts that the group belongs to."""
+    rewards = group.valid_rewards
+    if len(rewards) < 2:
+        return "num_too_few"
+    if group.has_gradient:
+        return "with_gradient"
+    if rewards[0] <= 0:
+        return "num_all_zero"
+    return "num_all_one" if rewards[0] >= 1 else "num_all_other"
+
+
+def _episode_counts(episode: Episode) -> dict[str, int]:
+    calls = episode.completions
+    is_unpaid = episode.reward is not None and episode.reward <= 0
+    is_silent = all(call.generation.finish_reason == "abort" for call in calls)
+    return {
+        "num_episodes": 1,
+        "num_cut_unpaid": int(episode.status == "deadline" and is_unpaid),
+        "num_unpaid": int(is_unpaid),
+        # What ran out of time before the model's first answer is counted as cut.
+        "num_unpaid_silent": int(is_unpaid and is_silent and episode.status == "finished"),
+        "num_tool_users": int(any(node.message.tool_calls for node in episode.messages)),
+        "num_calls": len(calls),
+        "num_length_cuts": sum(call.generation.finish_reason == "length" for call in calls),
+        "num_followers": max(0, len(calls) - 1),
+        "num_branches": sum(call.parent_id is None for call in itertools.islice(calls, 1, None)),
+        "num_tokens": sum(call.num_sampled for call in calls),
+    }
