@@ -9,9 +9,9 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from trunkline.agents.openai_shape import wire_message, wire_tool
 from trunkline.errors import AgentError, EngineUnavailable
 from trunkline.protocols import Assignment
-from trunkline.types import Message, ToolSpec
 
 MAX_CONNECTIONS = 1024
 MAX_RETRIES = 20
@@ -61,8 +61,8 @@ class ToolLoop:
             return await self._converse(http, assignment)
 
     async def _converse(self, http: aiohttp.ClientSession, assignment: Assignment) -> str:
-        messages = [_wire_message(message) for message in assignment.prompt]
-        tools = [_wire_tool(spec) for spec in assignment.tools.specs]
+        messages = [wire_message(message) for message in assignment.prompt]
+        tools = [wire_tool(spec) for spec in assignment.tools.specs]
         for _ in range(self._max_turns):
             body: dict[str, Any] = {"model": assignment.model, "messages": messages}
             if tools:
@@ -114,19 +114,3 @@ def _reply(answer: _Answer) -> dict[str, Any]:
     except (msgspec.DecodeError, KeyError, IndexError, TypeError) as error:
         raise AgentError(f"not a chat completion: {answer.body[:300]!r}") from error
     return message
-
-
-def _wire_message(message: Message) -> dict[str, Any]:
-    wire: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.tool_call_id is not None:
-        wire["tool_call_id"] = message.tool_call_id
-    if message.tool_calls:
-        wire["tool_calls"] = [
-            {"id": call.call_id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-            for call in message.tool_calls
-        ]
-    return wire
-
-
-def _wire_tool(spec: ToolSpec) -> dict[str, Any]:
-    return {"type": "function", "function": {"name": spec.name, "description": spec.description, "parameters": dict(spec.parameters)}}

@@ -62,8 +62,11 @@ class TasksetConfig(_Section):
 
 
 class AgentConfig(_Section):
-    """The white-box agent and its limits."""
+    """The agent and its limits: the white-box tool loop, or any command."""
 
+    command: tuple[str, ...] = Field(
+        (), description="A program to run for each attempt instead of the tool loop, paths absolute; trusted, for it runs on this host."
+    )
     max_turns: int = Field(8, ge=1, description="Completions an attempt may ask for.")
     deadline_s: float = Field(60.0, gt=0, description="Seconds an attempt may take; the clock stops while the engine is paused.")
     max_tokens: int = Field(32, ge=1, description="Sampled tokens of one completion at most.")

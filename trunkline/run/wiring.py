@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from trunkline.agents.launcher import CommandAgent
 from trunkline.agents.tool_loop import ToolLoop, shared_http
 from trunkline.engine.client import EngineClient
 from trunkline.episodes.runner import AttemptRunner
@@ -32,7 +33,7 @@ from trunkline.gateway.server import serve_port, serve_uds
 from trunkline.gateway.sessions import SessionBudget
 from trunkline.models.tokenizer import Tokenizer
 from trunkline.pool.journal import Journal
-from trunkline.protocols import Taskset
+from trunkline.protocols import Agent, Taskset
 from trunkline.run.directory import RunDirectory
 from trunkline.run.processes import Child, child_environment, child_process
 from trunkline.run.recipe import AgentConfig, Recipe
@@ -208,7 +209,7 @@ async def rollout_side(
         stack.push_async_callback(wire.stop)
         control = await serve_uds(build_control_app(gateway), sockets / "control.sock")
         stack.push_async_callback(control.stop)
-        agent = ToolLoop(await stack.enter_async_context(shared_http()), max_turns=recipe.agent.max_turns)
+        agent = await _agent(recipe.agent, stack)
 
         def attempt_runner(temperature: float) -> AttemptRunner:
             return AttemptRunner(
@@ -224,6 +225,12 @@ async def rollout_side(
 
         runner, greedy_runner = attempt_runner(recipe.agent.temperature), attempt_runner(0.0)
         yield RolloutSide(engine.client, engine.child, gateway, journal, runner, greedy_runner)
+
+
+async def _agent(config: AgentConfig, stack: contextlib.AsyncExitStack) -> Agent:
+    if config.command:
+        return CommandAgent(config.command)
+    return ToolLoop(await stack.enter_async_context(shared_http()), max_turns=config.max_turns)
 
 
 def _session_budget(agent: AgentConfig) -> SessionBudget:
