@@ -158,8 +158,8 @@ def test_refusals_are_the_openai_clients_own_exceptions():
             with pytest.raises(openai.AuthenticationError):
                 await served.openai(key="wrong").chat.completions.create(model="x", messages=QUESTION)
             client = served.openai()
-            with pytest.raises(openai.BadRequestError, match="stream=true"):
-                await client.chat.completions.create(model="x", messages=QUESTION, stream=True)
+            with pytest.raises(openai.BadRequestError, match="n must be 1"):
+                await client.chat.completions.create(model="x", messages=QUESTION, n=2)
             served.engine.failures = [EngineUnavailable("starting")]
             once = served.openai(max_retries=0)
             with pytest.raises(openai.InternalServerError) as caught:
@@ -345,8 +345,7 @@ def test_importing_gateway_and_agents_leaves_torch_out():
     import subprocess
     import sys
 
-    modules = (
-        "trunkline.gateway.app, trunkline.gateway.control, trunkline.gateway.server, trunkline.gateway.packaged, trunkline.agents.tool_loop"
-    )
+    gateway = ("app", "control", "server", "packaged")
+    modules = ", ".join([*(f"trunkline.gateway.{name}" for name in gateway), "trunkline.agents.tool_loop", "trunkline.agents.launcher"])
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules or 'renderers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

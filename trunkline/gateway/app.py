@@ -6,7 +6,8 @@ Any model name is accepted, so that unmodified agents work; answers carry the ga
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -23,32 +24,53 @@ from trunkline.errors import (
     TrunklineError,
     UnknownSession,
 )
-from trunkline.gateway.chat_wire import decode_chat, encode_chat, encode_error, encode_models
+from trunkline.gateway.chat_wire import chat_answer, decode_chat, encode_chat, encode_error, encode_models
 from trunkline.gateway.gateway import Gateway
+from trunkline.gateway.recorder import Committed
+from trunkline.gateway.sse import KEEP_ALIVE_S, chat_events, stream_events
 
 MAX_BODY_BYTES = 64 * 2**20
 RETRY_AFTER_S = 1
 
-# What a class of failure is on the wire: status, OpenAI's error type, code. The first match counts.
-_STATUS: tuple[tuple[type[TrunklineError], int, str, str], ...] = (
-    (UnknownSession, 401, "authentication_error", "unknown_session"),
-    (MalformedRequest, 400, "invalid_request_error", "malformed_request"),
-    (ConfigError, 400, "invalid_request_error", "malformed_request"),
-    (BudgetExceeded, 429, "rate_limit_error", "budget_exceeded"),
-    (EngineUnavailable, 503, "server_error", "engine_unavailable"),
-    (JournalError, 503, "server_error", "journal_unavailable"),
-    (TrunklineError, 500, "server_error", "gateway_failure"),
+
+class _Refusal(NamedTuple):
+    """What a failure is on the wire."""
+
+    status: int
+    kind: str
+    code: str
+
+
+# The first match counts.
+_REFUSALS: tuple[tuple[type[TrunklineError], _Refusal], ...] = (
+    (UnknownSession, _Refusal(401, "authentication_error", "unknown_session")),
+    (MalformedRequest, _Refusal(400, "invalid_request_error", "malformed_request")),
+    (ConfigError, _Refusal(400, "invalid_request_error", "malformed_request")),
+    (BudgetExceeded, _Refusal(429, "rate_limit_error", "budget_exceeded")),
+    (EngineUnavailable, _Refusal(503, "server_error", "engine_unavailable")),
+    (JournalError, _Refusal(503, "server_error", "journal_unavailable")),
+    (TrunklineError, _Refusal(500, "server_error", "gateway_failure")),
 )
 
 
-def build_app(gateway: Gateway) -> Starlette:
-    """The agents' app: POST /v1/chat/completions (API key) and /s/SECRET/v1/chat/completions, GET /v1/models, /healthz."""
+def build_app(gateway: Gateway, *, keep_alive_s: float = KEEP_ALIVE_S) -> Starlette:
+    """The agents' app: POST /v1/chat/completions (API key) and /s/SECRET/v1/chat/completions, GET /v1/models, /healthz.
+
+    A streamed answer begins when it is recorded, or else after `keep_alive_s`, with comments as often as that.
+    """
 
     async def chat(request: Request) -> Response:
         session = gateway.session(_secret(request))
-        ask = decode_chat(await _body(request))
-        committed = await gateway.complete(session, ask)
-        return _json(encode_chat(committed, model=gateway.model_name, created=int(time.time())))
+        wanted = decode_chat(await _body(request))
+        created = int(time.time())
+        completing = gateway.complete(session, wanted.ask)
+        if not wanted.is_streamed:
+            return _json(encode_chat(chat_answer(await completing, model=gateway.model_name, created=created)))
+
+        def events(committed: Committed) -> Iterator[bytes]:
+            return chat_events(chat_answer(committed, model=gateway.model_name, created=created), with_usage=wanted.with_usage)
+
+        return await stream_events(completing, events, _failure_body, keep_alive_s=keep_alive_s)
 
     async def models(request: Request) -> Response:
         return _json(encode_models(gateway.model_name))
@@ -68,9 +90,19 @@ def build_app(gateway: Gateway) -> Starlette:
 
 async def _refused(request: Request, error: Exception) -> Response:
     """A named failure in OpenAI's shape. A spent budget tells OpenAI's own client not to retry."""
-    status, kind, code = next((status, kind, code) for cls, status, kind, code in _STATUS if isinstance(error, cls))
+    assert isinstance(error, TrunklineError)
+    status = _refusal(error).status
     headers = {"retry-after": str(RETRY_AFTER_S)} if status == 503 else {"x-should-retry": "false"}
-    return _json(encode_error(str(error), kind=kind, code=code), status=status, headers=headers)
+    return _json(_failure_body(error), status=status, headers=headers)
+
+
+def _failure_body(error: TrunklineError) -> bytes:
+    refusal = _refusal(error)
+    return encode_error(str(error), kind=refusal.kind, code=refusal.code)
+
+
+def _refusal(error: TrunklineError) -> _Refusal:
+    return next(refusal for failure, refusal in _REFUSALS if isinstance(error, failure))
 
 
 async def _no_route(request: Request, error: Exception) -> Response:

@@ -8,6 +8,7 @@ this gateway does not implement are refused; keys that cannot change it are acce
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
@@ -29,7 +30,6 @@ _HARMLESS = frozenset(
         "prompt_cache_key",
         "prompt_cache_retention",
         "safety_identifier",
-        "stream_options",
     )
 )
 """Keys of the API that change no token of an answer."""
@@ -94,6 +94,12 @@ class WireTool(Struct):
     function: WireToolFunction
 
 
+class WireStreamOptions(Struct):
+    """How a stream is wanted; its other keys change nothing."""
+
+    include_usage: bool | None = None
+
+
 class WireRequest(Struct, forbid_unknown_fields=True):
     """The keys that this gateway understands."""
 
@@ -109,6 +115,7 @@ class WireRequest(Struct, forbid_unknown_fields=True):
     stop: str | list[str] | None = None
     n: int | None = None
     stream: bool | None = None
+    stream_options: WireStreamOptions | None = None
 
 
 class WireReplyMessage(Struct, omit_defaults=True):
@@ -147,41 +154,58 @@ class WireAnswer(Struct):
     object: str = "chat.completion"
 
 
+@dataclass(frozen=True)
+class ChatRequest:
+    """A validated request: what is asked, and in which form the answer is wanted."""
+
+    ask: ChatAsk
+    """What is asked."""
+    is_streamed: bool
+    """As server-sent events instead of one JSON object."""
+    with_usage: bool
+    """The stream ends with token counts; a JSON object always has them."""
+
+
 _decoder = msgspec.json.Decoder(WireRequest)
 _encoder = msgspec.json.Encoder()
 
 
-def decode_chat(body: bytes) -> ChatAsk:
+def decode_chat(body: bytes) -> ChatRequest:
     """Validates a request. Raises MalformedRequest naming the key that is wrong or not supported."""
     try:
         wire = _decoder.decode(body)
     except msgspec.DecodeError:
         wire = _decode_with_extras(body)
-    if wire.stream:
-        raise MalformedRequest("stream=true is not supported yet; ask without streaming")
     if wire.n not in (None, 1):
         raise MalformedRequest(f"n must be 1, got {wire.n}; ask once for each sample")
     if not wire.messages:
         raise MalformedRequest("messages is empty; send at least one")
     if wire.tool_choice not in (None, "auto", "none"):
         raise MalformedRequest(f"tool_choice must be 'auto' or 'none', got {wire.tool_choice!r}; calls cannot be forced")
-    return ChatAsk(
+    ask = ChatAsk(
         messages=tuple([_message(place, message) for place, message in enumerate(wire.messages)]),
         tools=_tool_offer(bytes(wire.tools)) if bytes(wire.tools) != b"null" else ToolOffer(),
         may_call=wire.tool_choice != "none",
         asked=_asked(wire),
     )
+    with_usage = wire.stream_options is not None and bool(wire.stream_options.include_usage)
+    return ChatRequest(ask, bool(wire.stream), with_usage)
 
 
-def encode_chat(committed: Committed, *, model: str, created: int) -> bytes:
-    """The answer; `created` in Unix seconds."""
+def chat_answer(committed: Committed, *, model: str, created: int) -> WireAnswer:
+    """What is answered, whole; `created` in Unix seconds."""
     completion, message = committed.completion, committed.message
     calls = [WireCall(call.call_id, WireFunction(call.name, call.arguments)) for call in message.tool_calls]
     reply = WireReplyMessage("assistant", message.content or (None if calls else ""), calls or UNSET)
     finish = "tool_calls" if calls else completion.generation.finish_reason
     num_prompt, num_sampled = len(completion.prompt_ids), completion.num_sampled
     usage = WireUsage(num_prompt, num_sampled, num_prompt + num_sampled)
-    return _encoder.encode(WireAnswer(f"chatcmpl-{completion.completion_id}", model, created, [WireChoice(reply, finish)], usage))
+    return WireAnswer(f"chatcmpl-{completion.completion_id}", model, created, [WireChoice(reply, finish)], usage)
+
+
+def encode_chat(answer: WireAnswer) -> bytes:
+    """The answer as one JSON object; sse.py writes it as events."""
+    return _encoder.encode(answer)
 
 
 def encode_models(model: str) -> bytes:

@@ -1,0 +1,169 @@
+"""The same policy and seeds give the same training samples, whichever client works: our loop, or OpenAI's SDK in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from trunkline.agents.launcher import CommandAgent
+from trunkline.agents.tool_loop import ToolLoop
+from trunkline.engine.client import EngineClient
+from trunkline.episodes.demonstrations import render_demonstrations
+from trunkline.episodes.runner import AttemptRunner
+from trunkline.gateway.app import build_app
+from trunkline.gateway.gateway import Gateway
+from trunkline.gateway.markup import TINY, MarkupRenderer
+from trunkline.gateway.sampling import SamplingHold
+from trunkline.gateway.server import serve_port
+from trunkline.gateway.sessions import SessionBudget
+from trunkline.models.checkpoint import init_decoder, load_decoder, save_decoder
+from trunkline.models.config import DecoderConfig
+from trunkline.models.tokenizer import Tokenizer
+from trunkline.pool.journal import Journal
+from trunkline.protocols import Agent, EpisodeSpec
+from trunkline.run.processes import socket_directory
+from trunkline.run.recipe import ScratchModel
+from trunkline.run.scratch import prepare_folder
+from trunkline.run.wiring import engine_side
+from trunkline.tasks.lookup import vocabulary
+from trunkline.tasks.lookup.taskset import LookupConfig, LookupTaskset
+from trunkline.trainer.batch import DemonstrationBatch
+from trunkline.trainer.config import OptimizerConfig, PhaseConfig
+from trunkline.trainer.samples import samples_from_groups
+from trunkline.trainer.step import Learner
+from trunkline.types import Episode, Group, PolicyVersion
+from trunkline.weights.files import publish
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "openai_agent.py"
+CLIENTS = ((), ("--stream",), ("--async",), ("--async", "--stream"))
+# Half of the demonstrations with two lookups make both in one turn.
+TASKSET = LookupTaskset(LookupConfig(kinds={"one_hop.area": 1, "two_hop.pair": 1}, invented_share=0, parallel_share=0.5))
+TASKS = [TASKSET.task("heldout", index) for index in range(4)]
+SIZES = ScratchModel(hidden_size=48, intermediate_size=96, num_layers=2)
+STEPS, BATCH = 120, 8
+MAX_CALLS = 4
+GROUP_SIZE, NUM_CANDIDATES = 2, 32
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny policy that half knows four tasks: it calls tools, sometimes needlessly, and answers right or wrong."""
+    folder = tmp_path_factory.mktemp("policy")
+    tokenizer = prepare_folder(folder, SIZES, pieces=vocabulary.PIECES, characters=vocabulary.CHARACTERS)
+    learner = Learner(init_decoder(DecoderConfig.from_hf(json.loads((folder / "config.json").read_text())), seed=1))
+    learner.begin_phase(PhaseConfig(kind="supervised", optimizer=OptimizerConfig(lr=5e-3, warmup_steps=10)))
+    tasks = TASKS * (STEPS * BATCH // len(TASKS))
+    shown = render_demonstrations(MarkupRenderer(tokenizer, TINY), TASKSET, tasks, random.Random(1), decision_noise=0.3)
+    for start in range(0, len(shown), BATCH):
+        learner.supervised_step(DemonstrationBatch.from_demonstrations(shown[start : start + BATCH]))
+    save_decoder(learner.decoder, folder)
+    return folder
+
+
+@dataclass
+class Bench:
+    """The policy in a real engine, and a gateway before it."""
+
+    engine: EngineClient
+    gateway: Gateway
+    journal: Journal
+    base_url: str
+    policy: Path
+    num_rounds: int = 0
+
+    async def attempt(self, agent: Agent, spec: EpisodeSpec) -> Episode:
+        runner = AttemptRunner(
+            self.gateway,
+            TASKSET,
+            agent,
+            self.journal,
+            hold=SamplingHold(max_tokens=32),
+            budget=SessionBudget(max_calls=MAX_CALLS),
+            deadline_s=120.0,
+            base_url=self.base_url,
+        )
+        return await runner.run(replace(spec, retry=self.num_rounds))
+
+    async def play(self, agent: Agent, planned: Sequence[Sequence[EpisodeSpec]]) -> list[Group]:
+        """The groups' attempts one after the other, by weights of which the engine has cached nothing.
+
+        Then all rounds compute the same sums in the same order; otherwise log-probabilities differ in their last bits.
+        """
+        self.num_rounds += 1
+        weights = load_decoder(self.policy).state_dict()
+        reference = publish(weights, PolicyVersion(1, self.num_rounds), self.policy / "weights")
+        await self.engine.update_weights(reference)
+        return [
+            Group(specs[0].group_id, index, specs[0].task, tuple([await self.attempt(agent, spec) for spec in specs]))
+            for index, specs in enumerate(planned)
+        ]
+
+
+@asynccontextmanager
+async def running(policy: Path, folder: Path) -> AsyncIterator[Bench]:
+    journal = Journal.open(folder / "journal.sqlite")
+    try:
+        with socket_directory() as sockets:
+            starting = engine_side(
+                sockets, model=policy, version=PolicyVersion(1, 0), max_batch=64, max_cached_tokens=8192, log_path=folder / "engine.log"
+            )
+            async with starting as engine:
+                gateway = Gateway(engine.client, MarkupRenderer(Tokenizer.load(policy), TINY), journal, model_name="tiny")
+                serving = await serve_port(build_app(gateway))
+                try:
+                    yield Bench(engine.client, gateway, journal, f"http://127.0.0.1:{serving.port}", policy)
+                finally:
+                    await serving.stop()
+    finally:
+        await journal.close()
+
+
+def num_calls_by_turn(group: Group) -> list[int]:
+    """Tool calls of each completion, over all attempts."""
+    replies = (episode.messages[one.reply_node].message for episode in group.episodes for one in episode.completions)
+    return [len(reply.tool_calls) for reply in replies]
+
+
+async def groups_with_gradient(bench: Bench, loop: Agent) -> list[list[EpisodeSpec]]:
+    """For each kind of task a group in which tools are called and attempts end differently: found by playing many, quickly."""
+    planned = [
+        [EpisodeSpec(TASKS[index % len(TASKS)], f"g{index:06d}", attempt, seed=10 * index + attempt) for attempt in range(GROUP_SIZE)]
+        for index in range(NUM_CANDIDATES)
+    ]
+    episodes = await asyncio.gather(*(bench.attempt(loop, spec) for specs in planned for spec in specs))
+    chosen: dict[str, list[EpisodeSpec]] = {}
+    for index, specs in enumerate(planned):
+        attempts = episodes[index * GROUP_SIZE : (index + 1) * GROUP_SIZE]
+        group = Group(specs[0].group_id, index, specs[0].task, tuple(attempts))
+        if group.has_gradient and sum(num_calls_by_turn(group)) >= GROUP_SIZE:
+            chosen.setdefault(group.task.kind, specs)
+    return list(chosen.values())
+
+
+def test_the_sdk_in_all_its_ways_gives_the_samples_of_our_loop(policy: Path, tmp_path: Path) -> None:
+    async def compare(bench: Bench) -> None:
+        loop = ToolLoop(None, max_turns=MAX_CALLS)
+        planned = await groups_with_gradient(bench, loop)
+        ours = await bench.play(loop, planned)
+        expected = samples_from_groups(ours, baseline="leave_one_out")
+        assert {group.task.kind for group in ours} == {"one_hop.area", "two_hop.pair"}
+        assert all(sum(num_calls_by_turn(group)) >= GROUP_SIZE for group in ours)
+        assert len(expected) > 2 * len(planned), "conversations of several turns, with right and with wrong answers"
+        for options in CLIENTS:
+            theirs = await bench.play(CommandAgent((sys.executable, str(SCRIPT), *options)), planned)
+            assert not [episode.failure for group in theirs for episode in group.episodes if episode.failure]
+            assert samples_from_groups(theirs, baseline="leave_one_out") == expected, options
+
+    async def main() -> None:
+        async with running(policy, tmp_path) as bench:
+            await compare(bench)
+
+    asyncio.run(main())
