@@ -7,6 +7,7 @@ import random
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import aiohttp
 import pytest
 
 from trunkline.agents.tool_loop import ToolLoop
@@ -282,6 +283,27 @@ def test_spent_budget_is_judged_like_a_deadline(bench: Bench) -> None:
     episode = asyncio.run(bench.runner(raising(BudgetExceeded("8 calls are spent"))).run(bench.spec()))
     assert (episode.status, episode.reward) == ("deadline", 0.0)
     assert episode.failure is not None and episode.failure.kind == "BudgetExceeded"
+
+
+def test_agent_that_fails_because_its_budget_is_spent_is_judged_too(bench: Bench) -> None:
+    async def asks_on(assignment: Assignment) -> str:
+        body = {"model": assignment.model, "messages": [{"role": "user", "content": "area"}]}
+        async with aiohttp.ClientSession(headers={"authorization": f"Bearer {assignment.api_key}"}) as http:
+            while True:
+                async with http.post(f"{assignment.base_url}/chat/completions", json=body) as response:
+                    response.raise_for_status()
+
+    async def attempt() -> Episode:
+        serving = await serve_port(build_app(bench.gateway))
+        try:
+            return await bench.runner(Does(asks_on), base_url=f"http://127.0.0.1:{serving.port}/").run(bench.spec())
+        finally:
+            await serving.stop()
+
+    episode = asyncio.run(attempt())
+    assert (episode.status, episode.reward) == ("deadline", 0.0)
+    assert episode.failure is not None and episode.failure.kind == "BudgetExceeded" and "429" in episode.failure.message
+    assert len(episode.completions) == 8
 
 
 @pytest.mark.parametrize(

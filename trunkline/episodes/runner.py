@@ -142,7 +142,10 @@ class AttemptRunner:
         session = self._gateway.open_session(episode_id=name, seed=spec.seed, hold=self._hold, budget=self._budget)
         try:
             attempt = self._taskset.open(spec.task)
-            work = await self._supervise(self._assignment(spec, attempt, session))
+            try:
+                work = await self._supervise(self._assignment(spec, attempt, session))
+            except (AgentError, _Crash) as error:
+                work = self._unless_spent(name, error)
         finally:
             await self._close_sessions(name)
         rewards = _judge(attempt.verifier, work.answer)
@@ -169,6 +172,13 @@ class AttemptRunner:
         finally:
             await _stop(working)
         return _work_of(working)
+
+    def _unless_spent(self, name: str, error: AgentError | _Crash) -> _Work:
+        """A program that ends badly because its budget was spent is cut like one that ends well; any other failure is raised."""
+        if not any(session.is_spent for session in self._gateway.sessions() if session.episode_id == name):
+            raise error
+        cause = error.as_failure() if isinstance(error, AgentError) else error.failure
+        return _Work("", BudgetExceeded(f"the budget of its session was spent; the agent then failed: {cause.message}").as_failure())
 
     async def _close_sessions(self, name: str) -> None:
         """Also those that sub-agents opened: nothing is sampled for this episode after its verdict."""

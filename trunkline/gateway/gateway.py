@@ -62,6 +62,8 @@ class SessionSummary:
     """Tokens sampled."""
     num_in_flight: int
     """Calls not answered yet."""
+    is_spent: bool
+    """A call was refused because the budget was spent."""
 
 
 class Gateway:
@@ -120,7 +122,7 @@ class Gateway:
     def sessions(self) -> tuple[SessionSummary, ...]:
         """All open sessions, without secrets."""
         return tuple(
-            SessionSummary(one.session_id, one.recorder.episode_id, one.num_calls, one.num_sampled, len(one.tasks))
+            SessionSummary(one.session_id, one.recorder.episode_id, one.num_calls, one.num_sampled, len(one.tasks), one.is_spent)
             for one in self._by_id.values()
         )
 

@@ -45,6 +45,8 @@ class Session:
         self.hold = hold
         self.budget = budget
         self.is_open = True
+        self.is_spent = False
+        """A call was refused because the budget was spent."""
         self.num_calls = 0
         self.num_sampled = 0
         self.num_named = 0
@@ -58,9 +60,9 @@ class Session:
         if not self.is_open:
             raise UnknownSession("this session is closed; its key and path are revoked")
         if self.num_calls >= self.budget.max_calls:
-            raise BudgetExceeded(f"the session's {self.budget.max_calls} calls are spent")
+            raise self._spent(f"the session's {self.budget.max_calls} calls are spent")
         if self.num_sampled >= self.budget.max_tokens:
-            raise BudgetExceeded(f"the session's {self.budget.max_tokens} sampled tokens are spent")
+            raise self._spent(f"the session's {self.budget.max_tokens} sampled tokens are spent")
         self.num_calls += 1
 
     def release(self) -> None:
@@ -79,7 +81,11 @@ class Session:
         """
         room = self.budget.max_context - num_prompt
         if room < 1:
-            raise BudgetExceeded(f"the prompt has {num_prompt} tokens, the session's context holds {self.budget.max_context}; shorten it")
+            raise self._spent(f"the prompt has {num_prompt} tokens, the session's context holds {self.budget.max_context}; shorten it")
         params = self.hold.params(asked)
         limit = min(params.max_tokens, room, max(1, self.budget.max_tokens - self.num_sampled))
         return replace(params, max_tokens=limit, stop_token_ids=stop_token_ids)
+
+    def _spent(self, message: str) -> BudgetExceeded:
+        self.is_spent = True
+        return BudgetExceeded(message)

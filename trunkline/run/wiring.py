@@ -229,7 +229,8 @@ async def rollout_side(
 
 async def _agent(config: AgentConfig, stack: contextlib.AsyncExitStack) -> Agent:
     if config.command:
-        return CommandAgent(config.command)
+        # It runs in a directory of its own; a program named beside the recipe's caller stays that file.
+        return CommandAgent([str(Path(part).resolve()) if Path(part).is_file() else part for part in config.command])
     return ToolLoop(await stack.enter_async_context(shared_http()), max_turns=config.max_turns)
 
 
