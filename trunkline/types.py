@@ -319,6 +319,8 @@ class TrainSample:
     """Credit of each token; 0 where not masked in."""
     temperature: float = 1.0
     """The recorded sampling temperature; the trainer divides logits by it."""
+    is_current: bool = False
+    """True if the very weights that the step starts from sampled all of it: then the trainer must compute the recorded logprobs."""
 
     def __post_init__(self) -> None:
         _check_equal_lengths(

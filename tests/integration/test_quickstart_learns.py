@@ -84,7 +84,7 @@ def test_the_final_policy_is_a_folder_that_transformers_loads(run_dir: Path) -> 
 
     folder = run_dir / "checkpoints" / "final"
     assert AutoModelForCausalLM.from_pretrained(folder).config.vocab_size == len(AutoTokenizer.from_pretrained(folder))
-    assert (run_dir / "checkpoints" / "step-000010").is_dir()
+    assert {path.name for path in (run_dir / "checkpoints").glob("step-*")} == {"step-000020", "step-000030"}
 
 
 @pytest.mark.parametrize("arm", ["rejection", "supervision"])

@@ -186,9 +186,9 @@ def test_a_step_in_several_passes_has_the_gradient_of_one(dtype: torch.dtype, sa
     token_ids_F = np.concatenate([sample.token_ids for sample in samples]).astype(np.int64)
     mask_F = np.concatenate([[False] * len(s.prompt) + [True] * len(s.response) for s in samples])
     temperatures_S = np.array([sample.temperature for sample in samples])
-    batch = SampleBatch(
-        lengths_S, temperatures_S, token_ids_F, mask_F, -rng.random(len(mask_F)), np.where(mask_F, rng.standard_normal(len(mask_F)), 0)
-    )
+    advantages_F = np.where(mask_F, rng.standard_normal(len(mask_F)), 0)
+    is_current_S = np.zeros(len(samples), np.bool_)
+    batch = SampleBatch(lengths_S, temperatures_S, token_ids_F, mask_F, -rng.random(len(mask_F)), advantages_F, is_current_S)
     demonstrations = DemonstrationBatch(lengths_S, token_ids_F, np.where(mask_F, rng.random(len(mask_F)) + 0.1, 0))
 
     def gradient(kind: PhaseKind, max_pass_tokens: int) -> tuple[float, torch.Tensor]:

@@ -33,10 +33,11 @@ def _grid(tmp_path: Path, text: str = TWO_ARMS) -> Grid:
     return Grid.load(tmp_path / "grid.toml")
 
 
-def _finish(folder: Path, successes: float = 0.5) -> None:
+def _finish(folder: Path, successes: float = 0.5, start: float | None = 0.2) -> None:
     folder.mkdir(parents=True)
     rate = {"value": successes, "low": 0.4, "high": 0.6, "n": 100}
-    summary = {"run_dir": str(folder), "heldout_success_start": {**rate, "value": 0.2}, "heldout_success_end": rate, "evaluations": {}}
+    before = None if start is None else {**rate, "value": start}
+    summary = {"run_dir": str(folder), "heldout_success_start": before, "heldout_success_end": rate, "evaluations": {}}
     (folder / "summary.json").write_text(json.dumps({**summary, "cpu_seconds": 60, "peak_rss_bytes": 2**30}))
 
 
@@ -63,9 +64,10 @@ def test_failed_runs_are_named_and_those_that_wait_for_them_too(tmp_path: Path) 
 def test_the_table_has_a_row_a_finished_run(tmp_path: Path) -> None:
     grid, out = _grid(tmp_path), tmp_path / "out"
     _finish(out / "rl-seed1", 0.8)
-    _finish(out / "control-seed1", 0.5)
+    _finish(out / "control-seed1", 0.5, start=None)
     table = table_of(grid, out)
     assert table.row_count == 2
+    assert list(table.columns[2].cells) == ["0.200", "0.200"], "a control's start is that of the arm it starts from"
     own, against_control = table.columns[6].cells
     assert own == "" and float(str(against_control)) < 1e-4
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from trunkline.metrics.processes import ProcessMeter
+from trunkline.metrics.processes import ProcessMeter, UtilisationMeter
 
 _BURN = "import time\nwhile time.process_time() < {seconds}: pass\n"
 _THEN_WAIT = "print('ready', flush=True)\ninput()\n"
@@ -108,3 +109,19 @@ def test_wall_seconds_run_from_the_start_of_the_process() -> None:
     time.sleep(0.05)
     assert first > 0
     assert meter.wall_seconds() - first == pytest.approx(0.05, abs=0.04)
+
+
+def test_utilisation_tells_a_busy_process_from_an_idle_one_and_starts_anew_at_each_reading() -> None:
+    with running("") as idle:
+        meter = UtilisationMeter({"own": os.getpid(), "idle": idle.pid})
+        burn(0.3)
+        busy = meter.read()
+        assert busy["own_utilisation"] > 5 * busy["idle_utilisation"]
+        time.sleep(0.3)
+        assert meter.read()["own_utilisation"] < busy["own_utilisation"]
+
+
+def test_a_process_that_is_gone_uses_nothing() -> None:
+    with running("") as child:
+        meter = UtilisationMeter({"child": child.pid})
+    assert meter.read() == {"child_utilisation": 0.0}

@@ -168,7 +168,7 @@ def test_groups_read_back_with_the_last_try_of_each_attempt(tmp_path: Path) -> N
             await journal.record_group("g000000", 0, TASK)
             for episode in (failed, second, again):
                 await journal.record_episode(episode)
-            await journal.record_consumed("g000000", step=4, reason="trained")
+            await journal.record_consumed(["g000000"], step=4, reason="trained")
 
     asyncio.run(record())
     with JournalReader.open(tmp_path / "j") as record_:

@@ -32,7 +32,7 @@ def test_cispo_gradient_is_the_capped_weight_times_the_advantage(values: list[tu
 def test_cispo_reports_the_share_of_capped_tokens() -> None:
     logp_T, old_T = torch.tensor([-1.0, -1.0, -1.0, -1.0]), torch.tensor([-1.0, -9.0, -2.0, -1.5])
     stats = cispo_loss(logp_T, old_T, torch.ones(4), is_weight_cap=5.0).stats
-    assert stats["is_weight_capped_share"] == 0.25
+    assert stats["clip_fraction"] == 0.25
     assert stats["is_weight_max"] == 5.0
     assert stats["is_weight_mean"] == pytest.approx((1 + 5 + math.e + math.exp(0.5)) / 4)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -64,6 +65,21 @@ def test_every_call_of_an_episode_carries_the_episodes_advantage() -> None:
     assert [sample.advantages for sample in samples[1:]] == [(0, 0, 0, 0, 0, 1.0), (0, 0, -1.0)]
 
 
+def test_a_completion_is_current_if_the_step_s_own_version_sampled_all_of_it() -> None:
+    group = make_group(make_episode(0, 1.0, make_completion((1,), (2, 3))), make_episode(1, 0.0, make_completion((1,), (4,))))
+    spans = (VersionSpan(0, 1, PolicyVersion(1, 0)), VersionSpan(1, 2, PolicyVersion(1, 1)))
+    spanning = replace(group.episodes[0].completions[0], generation=Generation((2, 3), (-0.5, -0.5), "stop", spans))
+    mixed = make_group(replace(group.episodes[0], completions=(spanning,)), group.episodes[1])
+
+    def current(group: Group, version: PolicyVersion | None) -> list[bool]:
+        return [sample.is_current for sample in samples_from_groups([group], baseline="leave_one_out", version=version)]
+
+    assert current(group, PolicyVersion(1, 0)) == [True, True]
+    assert current(group, PolicyVersion(2, 0)) == current(group, None) == [False, False]
+    assert current(mixed, PolicyVersion(1, 0)) == [False, True]
+    assert current(mixed, PolicyVersion(1, 1)) == [False, False]
+
+
 def test_failed_episode_counts_neither_in_baseline_nor_in_samples() -> None:
     episodes = (
         make_episode(0, 1.0, make_completion((1,), (2,))),
@@ -89,13 +105,14 @@ def test_group_without_gradient_gives_no_sample() -> None:
 def test_samples_survive_the_wire() -> None:
     samples = [
         TrainSample((1, 2, 3), (False, True, True), (0.0, -0.25, -1 / 3), (0.0, 0.1, 0.1), 0.7),
-        TrainSample((9,), (False,), (0.0,), (0.0,)),
+        TrainSample((9,), (False,), (0.0,), (0.0,), is_current=True),
     ]
     batch = SampleBatch.from_bytes(SampleBatch.from_samples(samples).to_bytes())
     assert [row.tolist() for row in batch.sequences()] == [[1, 2, 3], [9]]
     assert batch.logprobs_F.tolist() == [0.0, -0.25, -1 / 3, 0.0]
     assert batch.mask_F.tolist() == [False, True, True, False]
     assert batch.temperatures_S.tolist() == [0.7, 1.0]
+    assert batch.is_current_S.tolist() == [False, True]
 
 
 def test_batches_of_demonstrations_survive_the_wire() -> None:

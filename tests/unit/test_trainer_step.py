@@ -93,7 +93,7 @@ def test_stats_count_samples_contexts_and_trained_tokens() -> None:
     assert stats.learning_rate == pytest.approx(0.5e-2)
     assert 1.5 < stats.flop_ratio < 1.7
     assert stats.extra["entropy"] == pytest.approx(2.0)
-    assert {"is_weight_mean", "is_weight_capped_share", "max_abs_logprob_gap"} <= stats.extra.keys()
+    assert {"is_weight_mean", "clip_fraction", "max_abs_logprob_gap", "mean_abs_logprob_gap"} <= stats.extra.keys()
 
 
 def test_logprob_gap_is_zero_against_the_learners_own_values() -> None:
@@ -104,6 +104,21 @@ def test_logprob_gap_is_zero_against_the_learners_own_values() -> None:
     stats = learner.train_step(SampleBatch.from_samples([recorded]))
     assert stats.extra["max_abs_logprob_gap"] < 5e-5
     assert stats.extra["is_weight_mean"] == pytest.approx(1.0, abs=1e-4)
+
+
+def test_the_gap_of_current_samples_leaves_out_those_of_older_weights() -> None:
+    learner = make_learner(RL)
+    ids, older = (1, 2, 3, 4), (1, 2, 3, 5)
+    own, flags = (0.0, *logprobs(learner, ids)), (False, True, True, True)
+    current = TrainSample(ids, flags, own, (0.0, 1.0, 1.0, 1.0), is_current=True)
+    stale = TrainSample(older, flags, (0.0, -7.0, -7.0, -7.0), (0.0, 1.0, 1.0, 1.0))
+    gaps = learner.train_step(SampleBatch.from_samples([stale, current])).extra
+    assert gaps["sampler_trainer_gap"] < 5e-5 < gaps["mean_abs_logprob_gap"] < gaps["max_abs_logprob_gap"]
+    assert gaps["mean_abs_logprob_gap"] > gaps["max_abs_logprob_gap"] / 6
+
+
+def test_without_current_samples_there_is_no_gap_of_theirs() -> None:
+    assert "sampler_trainer_gap" not in make_learner(RL).train_step(rl_batch()).extra
 
 
 def test_loss_that_is_not_finite_makes_no_update() -> None:

@@ -49,13 +49,14 @@ def diagnose(run_dir: Path) -> Diagnosis:
 def diagnose_record(record: RunRecord) -> Diagnosis:
     """All checks, by severity, and within one severity causes before what they cause."""
     findings = tuple(sorted(_in_causal_order(record), key=lambda finding: SEVERITY.index(finding.verdict)))
-    return Diagnosis(findings, _sentence(findings), len(record.steps), record.is_finished)
+    return Diagnosis(findings, _sentence(findings, record.is_finished), len(record.steps), record.is_finished)
 
 
-def _sentence(findings: tuple[Finding, ...]) -> str:
+def _sentence(findings: tuple[Finding, ...], is_finished: bool) -> str:
     first = findings[0]
     if not first.is_trouble:
-        return "Nothing measured here keeps this run from learning."
+        ended = "" if is_finished else " It is not finished: if it does not go on, its own error and logs/ say why it ended."
+        return f"Nothing measured here keeps this run from learning.{ended}"
     opening = "Most likely cause: " if first.verdict == "fault" else "No fault; look first at this: "
     return f"{opening}{first.cause}. What to do: {first.remedy}."
 
@@ -64,7 +65,7 @@ def _in_causal_order(record: RunRecord) -> list[Finding]:
     """A check stands before those whose trouble its own trouble would explain.
 
     Wrong tokens and missing attempts explain rewards of 0, these explain groups without gradient, these explain zero gradients
-    and a flat reward; a collapsed or exploded policy fails all its attempts alike, so it stands before them.
+    and a flat reward; a collapsed, exploded or broken policy fails all its attempts alike, so it stands before them.
     """
     counts = record.counts or EpisodeCounts()
     newest = RunRecord(record.recipe, record.steps[-NEWEST_STEPS:], record.evaluations, record.counts, record.is_finished)
@@ -73,7 +74,11 @@ def _in_causal_order(record: RunRecord) -> list[Finding]:
     return [
         training.sampler_trainer_gap(_gaps(newest)),
         rollouts.failed_episodes(num_episodes=counts.num_episodes, failures=counts.failures),
-        rollouts.unpaid_without_model(num_unpaid=counts.num_unpaid, num_unpaid_silent=counts.num_unpaid_silent),
+        rollouts.unpaid_without_model(
+            num_episodes=counts.num_episodes,
+            num_unpaid=counts.num_unpaid,
+            num_unpaid_silent=counts.num_unpaid_silent,
+        ),
         rollouts.cut_episodes(num_episodes=counts.num_episodes, num_cut_unpaid=counts.num_cut_unpaid, cuts=counts.cuts),
         rollouts.length_cuts(num_calls=counts.num_calls, num_length_cuts=counts.num_length_cuts, entropy=counts.entropy),
         rollouts.rewritten_history(
@@ -86,6 +91,7 @@ def _in_causal_order(record: RunRecord) -> list[Finding]:
         rollouts.dropped_tokens(num_tokens=counts.num_tokens, drops=counts.drops),
         training.entropy_collapse(entropies, rewards),
         training.entropy_explosion(entropies),
+        training.lost_success(rewards, newest=counts.reward),
         rollouts.equal_groups(
             num_groups=counts.num_groups,
             num_all_zero=counts.num_all_zero,

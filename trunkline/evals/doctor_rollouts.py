@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trunkline.evals.finding import Finding, Limits, Verdict, percent
+from trunkline.evals.run_record import OUT_OF_TURNS
 
 FAILED_EPISODES = Limits(0.01, 0.2)
 """Share of attempts without a verdict, after retries. A guess: some always fail; with a fifth missing, baselines are of other tasks
@@ -79,12 +80,12 @@ _WHERE_TO_LOOK: Mapping[str, str] = {
 }
 
 
-def unpaid_without_model(*, num_unpaid: int, num_unpaid_silent: int) -> Finding:
+def unpaid_without_model(*, num_episodes: int, num_unpaid: int, num_unpaid_silent: int) -> Finding:
     """Attempts at reward 0 that the model had no part in."""
     name = "infrastructure zeros"
-    if not num_unpaid:
-        return Finding(name, "ok", "no attempt earned 0", UNPAID_WITHOUT_MODEL.as_text(), "", "", 0.0)
-    share = num_unpaid_silent / num_unpaid
+    if not num_episodes:
+        return _nothing_sampled(name, UNPAID_WITHOUT_MODEL.as_text())
+    share = num_unpaid_silent / num_unpaid if num_unpaid else 0.0
     return Finding(
         check=name,
         verdict=UNPAID_WITHOUT_MODEL.grade(share),
@@ -107,6 +108,7 @@ def cut_episodes(*, num_episodes: int, num_cut_unpaid: int, cuts: Mapping[str, i
     remedy = {
         "DeadlineExceeded": "raise agent.deadline_s; if attempts hang, look at where (trunkline show RUN_DIR EPISODE)",
         "BudgetExceeded": "raise agent.max_turns, agent.max_tokens or agent.max_context, whichever the message names",
+        OUT_OF_TURNS: "raise agent.max_turns and agent.max_context; if attempts call tools in circles, lengthen cold_start.steps",
     }.get(kind, "raise agent.deadline_s")
     return Finding(
         check=name,
@@ -275,7 +277,7 @@ def _excused(verdict: Verdict, entropy: float | None) -> _Excused:
 
 
 def _nothing_sampled(name: str, threshold: str) -> Finding:
-    return _not_measured(name, "no group ended yet, or no journal", threshold)
+    return _not_measured(name, "no attempt ended yet, or no journal", threshold)
 
 
 def _not_measured(name: str, why: str, threshold: str) -> Finding:

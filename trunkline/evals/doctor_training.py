@@ -59,6 +59,12 @@ EXPLOSION_FACTOR = Limits(2.0, 4.0, "number")
 SMALLEST_EXPLOSION = 0.3
 """Nats that entropy must have gained before it is called an explosion: a tiny entropy may double without harm; a guess."""
 
+LOST_SUCCESS = Limits(0.3, 0.5)
+"""Share of its best reward (median of a fifth of the run) that the newest attempts no longer earn. A guess; by chance the mean over 64
+groups of 8 attempts or more moves by less than a tenth."""
+LEAST_BEST_REWARD = 0.1
+"""Best reward below which nothing can be called lost; a guess."""
+
 OVERFIT_GAP = Limits(0.15, math.inf)
 """Rise of the training reward minus rise of held-out success. With intervals of some ±0.05 on each, less is noise; a guess."""
 
@@ -91,7 +97,7 @@ def sampler_trainer_gap(gaps: Sequence[float]) -> Finding:
 
 
 def shuffled_rewards(*, is_shuffled: bool) -> Finding:
-    """Whether the recipe deals rewards out at random."""
+    """Whether the recipe deals rewards out at random; a shuffle leaves no trace in the numbers themselves."""
     return Finding(
         check="shuffled rewards",
         verdict="fault" if is_shuffled else "ok",
@@ -278,6 +284,26 @@ def entropy_explosion(entropies: Sequence[float]) -> Finding:
         cause=f"entropy rose from {first:.2g} to {last:.2g} nats a token: steps destroy what the policy could do",
         remedy="lower stage.optimizer.lr, lengthen stage.optimizer.warmup_steps; lower stage.loss.is_weight_cap",
         value=factor,
+    )
+
+
+def lost_success(rewards: Sequence[float], *, newest: float | None) -> Finding:
+    """Whether the newest attempts, those of groups without gradient included, still earn what training once did."""
+    name = "lost success"
+    threshold = f"of the best reward, if that was {LEAST_BEST_REWARD:g}: {LOST_SUCCESS.as_text()}"
+    if not rewards or newest is None:
+        return _no_steps(name, threshold)
+    size = max(1, len(rewards) // 5)
+    best = max(statistics.median(rewards[first : first + size]) for first in range(0, len(rewards) - size + 1))
+    lost = 1 - newest / best if best > 0 else 0.0
+    return Finding(
+        check=name,
+        verdict=LOST_SUCCESS.grade(lost) if best >= LEAST_BEST_REWARD else "ok",
+        measured=f"reward {best:.2f} at its best in {_steps(rewards)}, {newest:.2f} in the newest attempts",
+        threshold=threshold,
+        cause=f"the policy lost what it could do: reward {best:.2f} at its best, {newest:.2f} now; its steps are too large",
+        remedy="lower stage.optimizer.lr, lengthen stage.optimizer.warmup_steps; start again from the last good checkpoint",
+        value=lost,
     )
 
 

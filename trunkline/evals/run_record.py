@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import tomllib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,12 @@ from trunkline.types import Episode, Group
 
 NEWEST_GROUPS = 64
 """Groups whose calls are looked at: the state of now, in a time that does not grow with them; a guess."""
+
+
+NEWEST_LONE_EPISODES = 512
+"""Ended attempts that are looked at while no group ended; a guess."""
+OUT_OF_TURNS = "OutOfTurns"
+"""Kind of cut of an attempt that earned nothing and whose last completion still asked for a tool."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +53,13 @@ class EpisodeCounts:
     failures: Mapping[str, int] = field(default_factory=dict)
     """Attempts without a verdict by 'boundary/kind' of their cause."""
     cuts: Mapping[str, int] = field(default_factory=dict)
-    """Attempts that ran out of time or budget, by kind of cause."""
+    """Attempts that ran out of time or budget, by kind of cause; OUT_OF_TURNS where the agent itself gave up amid its work."""
     num_cut_unpaid: int = 0
     """Those of them that earned nothing."""
+    num_judged: int = 0
+    """Attempts with a verdict."""
+    total_reward: float = 0.0
+    """Sum of their rewards."""
     num_unpaid: int = 0
     """Judged attempts that earned nothing."""
     num_unpaid_silent: int = 0
@@ -76,30 +86,32 @@ class EpisodeCounts:
         """Mean -log p of a sampled token in nats; None without tokens."""
         return self.surprise / self.num_tokens if self.num_tokens else None
 
+    @property
+    def reward(self) -> float | None:
+        """Mean reward of a judged attempt; None without any."""
+        return self.total_reward / self.num_judged if self.num_judged else None
+
     @classmethod
-    def of(cls, groups: Iterable[Group]) -> EpisodeCounts:
-        """Counts groups that ended."""
-        counts: Counter[str] = Counter()
+    def of(cls, groups: Sequence[Group], lone: Iterable[Episode] = ()) -> EpisodeCounts:
+        """Counts groups that ended, and episodes of evaluations, which have no group."""
+        counts = Counter(num_groups=len(groups)) + Counter(_fate(group) for group in groups)
         failures: Counter[str] = Counter()
         cuts: Counter[str] = Counter()
         drops: Counter[str] = Counter()
-        surprise = 0.0
-        for group in groups:
-            counts["num_groups"] += 1
-            counts[_fate(group)] += 1
-            for episode in group.episodes:
-                counts.update(_episode_counts(episode))
-                kind = episode.failure.kind if episode.failure else "no cause given"
-                if episode.status == "failed":
-                    failures[f"{episode.failure.boundary if episode.failure else 'unknown'}/{kind}"] += 1
-                elif episode.status == "deadline":
-                    cuts[kind] += 1
-                for completion in episode.completions:
-                    surprise -= sum(completion.generation.logprobs)
-                    if completion.drop_reason is not None:
-                        drops[completion.drop_reason] += completion.num_sampled
+        surprise = total_reward = 0.0
+        for episode in itertools.chain(*(group.episodes for group in groups), lone):
+            counts.update(_episode_counts(episode))
+            total_reward += episode.reward or 0.0
+            if episode.status == "failed":
+                failures[f"{episode.failure.boundary}/{episode.failure.kind}" if episode.failure else "unknown/no cause given"] += 1
+            elif (cut := _cut(episode)) is not None:
+                cuts[cut] += 1
+            for completion in episode.completions:
+                surprise -= sum(completion.generation.logprobs)
+                if completion.drop_reason is not None:
+                    drops[completion.drop_reason] += completion.num_sampled
         counts.pop("with_gradient", None)
-        return cls(**counts, failures=failures, cuts=cuts, drops=drops, surprise=surprise)
+        return cls(**counts, failures=failures, cuts=cuts, drops=drops, surprise=surprise, total_reward=total_reward)
 
 
 @dataclass(frozen=True)
@@ -173,8 +185,10 @@ def _read_counts(path: Path) -> EpisodeCounts | None:
     try:
         with JournalReader.open(path) as journal:
             newest = list(dict.fromkeys(group_id for group_id, *_ in reversed(journal.consumed())))[:NEWEST_GROUPS]
-            wanted = frozenset(newest)
-            return EpisodeCounts.of(group for group in journal.groups() if group.group_id in wanted)
+            if newest:
+                return EpisodeCounts.of([journal.read_group(group_id) for group_id in newest])
+            # A run that ended in its first evaluation, or has not finished a group: then all that ended tells how it stands.
+            return EpisodeCounts.of((), lone=deque(journal.episodes(), maxlen=NEWEST_LONE_EPISODES))
     except ConfigError as error:
         raise InfraError(f"{error}; remove it to look at the rest of the run") from error
 
@@ -191,13 +205,27 @@ def _fate(group: Group) -> str:
     return "num_all_one" if rewards[0] >= 1 else "num_all_other"
 
 
+def _cut(episode: Episode) -> str | None:
+    """What cut a judged attempt short; None if it ended by itself."""
+    if episode.status == "deadline":
+        return episode.failure.kind if episode.failure else "no cause given"
+    last = episode.completions[-1].reply_node if episode.completions else None
+    is_amid_work = last is not None and bool(episode.messages[last].message.tool_calls)
+    return OUT_OF_TURNS if is_amid_work and _is_unpaid(episode) else None
+
+
+def _is_unpaid(episode: Episode) -> bool:
+    return episode.reward is not None and episode.reward <= 0
+
+
 def _episode_counts(episode: Episode) -> dict[str, int]:
     calls = episode.completions
-    is_unpaid = episode.reward is not None and episode.reward <= 0
+    is_unpaid = _is_unpaid(episode)
     is_silent = all(call.generation.finish_reason == "abort" for call in calls)
     return {
         "num_episodes": 1,
-        "num_cut_unpaid": int(episode.status == "deadline" and is_unpaid),
+        "num_judged": int(episode.reward is not None),
+        "num_cut_unpaid": int(is_unpaid and _cut(episode) is not None),
         "num_unpaid": int(is_unpaid),
         # What ran out of time before the model's first answer is counted as cut.
         "num_unpaid_silent": int(is_unpaid and is_silent and episode.status == "finished"),

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,8 +25,8 @@ class MetricsLog:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def write(self, kind: str, **numbers: Any) -> None:
-        """Appends {"time": unix seconds, "kind": kind, **numbers}; the line has reached the system on return.
+    def write(self, kind: str, **numbers: Any) -> dict[str, Any]:
+        """Appends {"time": unix seconds, "kind": kind, **numbers} and returns it; the line has reached the system on return.
 
         Values are JSON values, nested ones allowed. NaN and infinities are refused with TrunklineError: JSON has no word
         for them, and where they stand a run has diverged. Raises InfraError if the file cannot be written.
@@ -46,6 +46,7 @@ class MetricsLog:
                 file.write(line)
         except OSError as error:
             raise InfraError(f"cannot write metrics to {self.path}: {error}; check the disk") from error
+        return record
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -56,6 +57,12 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         raise InfraError(f"cannot read metrics from {path}: {error.strerror}; is this a run directory?") from error
     *whole, _torn = content.split(b"\n")
     return [_parse(line, path, number) for number, line in enumerate(whole, start=1)]
+
+
+def newest_rows(rows: Iterable[Mapping[str, Any]], kind: str, *, by: str) -> list[Mapping[str, Any]]:
+    """Of the rows of `kind` the last for each value of `by`, in its order: a resumed run does steps again, and the log only grows."""
+    newest = {row[by]: row for row in rows if row["kind"] == kind}
+    return [newest[value] for value in sorted(newest)]
 
 
 def _parse(line: bytes, path: Path, number: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a run costs: CPU seconds, wall seconds and memory of this process and all its descendants. Owns no budget."""
+"""What a run costs: CPU seconds, wall seconds and memory of its processes, and how busy single ones are. Owns no budget."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import os
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import psutil
 
@@ -66,6 +66,40 @@ class ProcessMeter:
     def peak_rss_bytes(self) -> int:
         """The highest sample_rss() so far; 0 before the first."""
         return self._peak_rss_bytes
+
+
+class UtilisationMeter:
+    """Which share of the time some processes were computing, from one reading to the next.
+
+    >>> meter = UtilisationMeter({"engine": engine_pid, "trainer": trainer_pid})
+    >>> meter.read()  # doctest: +SKIP
+    {'engine_utilisation': 0.91, 'trainer_utilisation': 0.34}
+    """
+
+    def __init__(self, pids: Mapping[str, int]) -> None:
+        self._pids = dict(pids)
+        self._read_s = time.monotonic()
+        self._cpu_s = self._now()
+
+    def read(self) -> dict[str, float]:
+        """CPU seconds of each process over the wall seconds since the last reading, or since the meter was made.
+
+        Above 1 where a process computes in several threads; a process that is gone used nothing since.
+        """
+        elapsed_s, cpu_s = time.monotonic() - self._read_s, self._now()
+        shares = {f"{name}_utilisation": max(0.0, cpu_s[name] - self._cpu_s[name]) / max(elapsed_s, 1e-9) for name in self._pids}
+        self._read_s, self._cpu_s = self._read_s + elapsed_s, cpu_s
+        return shares
+
+    def _now(self) -> dict[str, float]:
+        return {name: _cpu_seconds_of(pid) for name, pid in self._pids.items()}
+
+
+def _cpu_seconds_of(pid: int) -> float:
+    try:
+        return _cpu_seconds(psutil.Process(pid))
+    except psutil.NoSuchProcess:
+        return 0.0
 
 
 def _cpu_seconds(process: psutil.Process) -> float:

@@ -12,7 +12,6 @@ Reading is journal_reader.py's.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import sqlite3
 import time
@@ -22,10 +21,13 @@ from pathlib import Path
 from typing import Literal
 
 from trunkline.errors import ConfigError
+from trunkline.pool.file_lock import lock_file
 from trunkline.pool.group_commit import GroupCommit, Row
 from trunkline.pool.journal_rows import call_row, context_of, episode_row, message_row, to_json
 from trunkline.pool.journal_schema import connect_to_write
 from trunkline.types import Completion, Episode, MessageNode, PolicyVersion, Task
+
+_DYING_WRITER_S = 3.0
 
 
 @dataclass
@@ -106,9 +108,12 @@ class Journal:
                 rows += self._call_rows(episode.episode_id, recorded, completion, ())
         await self._commits.write([*rows, end])
 
-    async def record_consumed(self, group_id: str, *, step: int, reason: Literal["trained", "degenerate"]) -> None:
-        """A group left the window: taken for the optimiser step that makes policy step `step`, or discarded while it was current."""
-        await self._commits.write([Row("consumed", (self._incarnation, group_id, step, reason))])
+    async def record_consumed(self, group_ids: Sequence[str], *, step: int, reason: Literal["trained", "degenerate"]) -> None:
+        """Groups left the window: taken for the optimiser step that makes policy step `step`, or discarded while it was current.
+
+        All of them are on record or none, so that a step that was cut short is never known in part.
+        """
+        await self._commits.write([Row("consumed", (self._incarnation, group_id, step, reason)) for group_id in group_ids])
 
     async def record_published(self, version: PolicyVersion) -> None:
         """Weights went out to the engine."""
@@ -160,15 +165,11 @@ def _check_parent(episode_id: str, episode: _OpenEpisode, completion: Completion
 def _lock(path: Path) -> int:
     """One writer at a time. A file of its own, because closing any descriptor of the sqlite file would drop sqlite's own locks."""
     try:
-        descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o644)
+        return lock_file(path.with_name(path.name + ".lock"), wait_s=_DYING_WRITER_S)
+    except BlockingIOError:
+        raise ConfigError(f"another run is writing the journal {path}; stop it, or choose another run directory") from None
     except OSError as error:
         raise ConfigError(f"cannot write the journal {path}: {error.strerror}; choose a folder that exists and is writable") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise ConfigError(f"another run is writing the journal {path}; stop it, or choose another run directory") from None
-    return descriptor
 
 
 def _begin_incarnation(connection: sqlite3.Connection, path: Path) -> int:

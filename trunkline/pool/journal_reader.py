@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from trunkline.errors import ConfigError
-from trunkline.pool.journal_rows import completion_of, episode_of, message_of, task_of
-from trunkline.pool.journal_schema import connect_to_read
-from trunkline.types import Completion, Episode, Group, MessageNode
+from trunkline.pool.backlog import KilledCalls
+from trunkline.pool.journal_rows import completion_of, episode_of, from_json, message_of, task_of
+from trunkline.pool.journal_schema import check_integrity, connect_to_read
+from trunkline.types import Boundary, Completion, Episode, EpisodeStatus, Failure, Group, MessageNode, PolicyVersion
+
+
+@dataclass(frozen=True)
+class AttemptRecord:
+    """How the last try of one attempt ended, without its tokens."""
+
+    group_id: str
+    """Its group."""
+    attempt: int
+    """0 .. G-1."""
+    num_tries: int
+    """Tries that ended; more than one where earlier ones failed on our side."""
+    status: EpisodeStatus
+    """Of the last of them."""
+    boundary: Boundary | None
+    """Which boundary it crossed; None if it is finished."""
 
 
 class JournalReader:
@@ -40,6 +58,15 @@ class JournalReader:
         """Closes the file."""
         self._connection.close()
 
+    @property
+    def path(self) -> Path:
+        """The sqlite file."""
+        return self._path
+
+    def check(self) -> None:
+        """Reads the whole file. Raises ConfigError if it is damaged: what a copy, a full disk or an editor left of it."""
+        check_integrity(self._connection, self._path)
+
     def read_episode(self, episode_id: str) -> Episode:
         """One ended episode. Raises ConfigError if none of this id is on record."""
         query = "SELECT * FROM episodes WHERE episode_id = ? ORDER BY incarnation DESC LIMIT 1"
@@ -63,12 +90,58 @@ class JournalReader:
     def groups(self) -> Iterator[Group]:
         """All submitted groups in submission order, with the last try of every attempt that ended: fewer than G if unfinished."""
         # sqlite takes bare columns from the row that holds the max().
-        query = "SELECT group_id, submission_index, task, max(incarnation) FROM groups GROUP BY group_id ORDER BY submission_index"
+        return (self.read_group(group_id) for _, group_id in self.submissions())
+
+    def submissions(self) -> list[tuple[int, str]]:
+        """(index, group id) of all submitted groups, in submission order."""
+        query = "SELECT submission_index, group_id FROM groups GROUP BY group_id ORDER BY submission_index"
+        return self._connection.execute(query).fetchall()
+
+    def read_group(self, group_id: str) -> Group:
+        """A submitted group with the last try of every attempt that ended. Raises ConfigError if it is not on record."""
+        query = "SELECT submission_index, task FROM groups WHERE group_id = ? ORDER BY incarnation DESC LIMIT 1"
+        row = self._connection.execute(query, (group_id,)).fetchone()
+        if row is None:
+            raise ConfigError(f"{self._path} has no group {group_id!r}; groups() lists those it has")
+        index, task = row
+        return Group(group_id, index, task_of(task), self._last_tries(group_id))
+
+    def attempts(self) -> list[AttemptRecord]:
+        """How every attempt of every group stands that ended at least once."""
+        # sqlite takes bare columns from the row that holds the max().
+        query = (
+            "SELECT group_id, attempt, count(DISTINCT episode_id), status, failure, max(rowid) FROM episodes "
+            "WHERE group_id IN (SELECT group_id FROM groups) GROUP BY group_id, attempt"
+        )
+        return [
+            AttemptRecord(group_id, attempt, num_tries, status, None if failure is None else from_json(failure, Failure).boundary)
+            for group_id, attempt, num_tries, status, failure, _ in self._connection.execute(query).fetchall()
+        ]
+
+    def killed(self) -> Mapping[int, KilledCalls]:
+        """By incarnation: completions of groups' attempts that did not end in it. In one that goes on, these are running still."""
+        # An episode's id begins with its group's; evaluations belong to no group.
+        query = """
+            SELECT incarnation, count(*), sum(length(token_ids)) / 4 FROM calls AS call
+            WHERE substr(episode_id, 1, instr(episode_id, '-') - 1) IN (SELECT group_id FROM groups) AND NOT EXISTS (
+                SELECT 1 FROM episodes AS ended WHERE ended.episode_id = call.episode_id AND ended.incarnation = call.incarnation)
+            GROUP BY incarnation"""
         rows = self._connection.execute(query).fetchall()
-        return (Group(group_id, index, task_of(task), self._last_tries(group_id)) for group_id, index, task, _ in rows)
+        return {incarnation: KilledCalls(num_completions, num_tokens) for incarnation, num_completions, num_tokens in rows}
+
+    def checkpoints(self) -> list[tuple[PolicyVersion, Path]]:
+        """Every checkpoint that was completed, in order; older ones may have been removed since."""
+        rows = self._connection.execute("SELECT version, path FROM checkpoints ORDER BY rowid").fetchall()
+        return [(PolicyVersion.parse(version), Path(path)) for version, path in rows]
+
+    @property
+    def num_incarnations(self) -> int:
+        """How often the run was started; 0 if the record is empty."""
+        (last,) = self._connection.execute("SELECT coalesce(max(incarnation), 0) FROM incarnations").fetchone()
+        return int(last)
 
     def consumed(self) -> list[tuple[str, int, str]]:
-        """(group id, policy step, 'trained' or 'degenerate') in order of consumption."""
+        """(group id, policy step, 'trained' or 'degenerate') in order of consumption; again for what a resumed run delivers again."""
         return self._connection.execute("SELECT group_id, policy_step, reason FROM consumed ORDER BY rowid").fetchall()
 
     def _last_tries(self, group_id: str) -> tuple[Episode, ...]:

@@ -77,6 +77,19 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def check_integrity(connection: sqlite3.Connection, path: Path) -> None:
+    """Reads every page. Raises ConfigError if the file is not whole."""
+    try:
+        findings = [finding for (finding,) in connection.execute("PRAGMA quick_check(3)")]
+    except sqlite3.Error as error:
+        findings = [str(error)]
+    if findings != ["ok"]:
+        raise ConfigError(
+            f"the journal {path} is damaged: {'; '.join(map(str, findings))}; restore it, with its -wal file, from a copy; "
+            "without one, a new run can start from a folder under checkpoints/ (model.path=FOLDER cold_start.steps=0)"
+        )
+
+
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     """Makes the tables of an empty file, or checks those it has; both before anything is changed on disk."""
     if not connection.execute("SELECT 1 FROM sqlite_schema").fetchone():

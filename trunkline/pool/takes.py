@@ -20,6 +20,8 @@ class StepTake:
     """Seconds that next_step() waited."""
     ages: tuple[int, ...]
     """For each group: policy step that the training starts from, minus the oldest that sampled a token of it."""
+    num_stalls: int
+    """Times since the take before that a group with gradient waited outside the window while none inside could be taken."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@
                                    ▲───── W ─────▲   ▲
                                  anchor              finished, but not yet takeable
 
-A slot is held from submission until the group is discarded (no gradient) or its step is published (trained).
+A slot is held from submission until the group is discarded (no gradient) or its step is published (trained). After a resume
+steps that are trained again hold theirs beside the groups that wait, so that there may be too few for a while: num_free < 0.
 
 With P groups a step, B = (S+1)P slots and W positions: at most W-1 younger groups are consumed before a group. When it is
 submitted at most B-1 slots are held by others, so at most B+W-2 groups are consumed between its submission and its own
@@ -13,6 +14,7 @@ consumption, P of them a step: its age is at most floor((B+W-2)/P) = S + ceil((W
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from enum import Enum
 
 
@@ -45,6 +47,32 @@ class Window:
         self._unpublished: set[int] = set()
         self._num_submitted = 0
         self._max_bypass = 0
+        self._num_stalls = 0
+        self._is_stalled = False
+
+    @classmethod
+    def restored(
+        cls, *, capacity: int, window: int, num_submitted: int, unconsumed: Mapping[int, bool | None], unpublished: Collection[int]
+    ) -> Window:
+        """A window in the middle of a run.
+
+        Args:
+            capacity: B.
+            window: W.
+            num_submitted: groups submitted so far.
+            unconsumed: index -> whether it has a gradient, None while it is running; in submission order.
+            unpublished: consumed groups whose steps are yet to be published.
+        """
+        restored = cls(capacity=capacity, window=window)
+        states = {True: _State.TRAINABLE, False: _State.DEGENERATE, None: _State.RUNNING}
+        restored._unconsumed = {index: states[has_gradient] for index, has_gradient in unconsumed.items()}
+        # Of the younger ones all but those that still wait were consumed before it.
+        num_waiting = len(unconsumed)
+        restored._bypassed = {index: num_submitted - index - (num_waiting - place) for place, index in enumerate(unconsumed)}
+        restored._unpublished = set(unpublished)
+        restored._num_submitted = num_submitted
+        restored._max_bypass = max(restored._bypassed.values(), default=0)
+        return restored
 
     @property
     def num_submitted(self) -> int:
@@ -58,7 +86,7 @@ class Window:
 
     @property
     def num_free(self) -> int:
-        """Slots that a new group may take."""
+        """Slots that a new group may take; negative while more are held than there are."""
         return self._capacity - len(self._unconsumed) - len(self._unpublished)
 
     @property
@@ -70,6 +98,11 @@ class Window:
     def max_bypass(self) -> int:
         """The most younger groups that were consumed before one group, so far."""
         return self._max_bypass
+
+    @property
+    def num_stalls(self) -> int:
+        """How often take() began to fail although a group with gradient was finished: outside the window, behind a slow older one."""
+        return self._num_stalls
 
     def submit(self) -> int:
         """Takes a free slot and returns the new group's index."""
@@ -88,6 +121,9 @@ class Window:
     def take(self) -> int | None:
         """Consumes the oldest finished group with gradient inside the window, which holds its slot until published; or None."""
         index = self._oldest_in_window(_State.TRAINABLE)
+        is_stalled = index is None and _State.TRAINABLE in self._unconsumed.values()
+        self._num_stalls += is_stalled and not self._is_stalled
+        self._is_stalled = is_stalled
         if index is not None:
             self._consume(index)
             self._unpublished.add(index)

@@ -43,27 +43,37 @@ def _root(
 
 @app.command()
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A recipe, such as recipes/quickstart.toml.")],
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE|resume=RUN_DIR", help="A recipe, such as recipes/quickstart.toml, or a run that ended early.")
+    ],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Dotted overrides: seed=2 stage.steps=10")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")] = False,
 ) -> None:
-    """Train an agent by a recipe; everything is written under the run directory (run_dir=PATH)."""
-    resolved = load_recipe(recipe, overrides or [])
+    """Train an agent by a recipe; everything is written under the run directory (run_dir=PATH).
+
+    With resume=RUN_DIR a run that was interrupted or crashed goes on from its newest checkpoint, under its own recipe.
+    """
+    from trunkline.run.resume import TrainArguments, load_resumption
+
+    arguments = TrainArguments.parse([recipe, *(overrides or [])])
+    resumption = load_resumption(arguments.resume, arguments.recipe, arguments.overrides) if arguments.resume else None
+    resolved = resumption.recipe if resumption else load_recipe(Path(recipe), arguments.overrides)
     if dry_run:
         _out.print(dump_recipe(resolved), markup=False, highlight=False, soft_wrap=True)
         return
-    from trunkline.run.conductor import train as run_recipe  # a second of imports that --help and --dry-run do without
+    from trunkline.run import conductor  # a second of imports that --help and --dry-run do without
 
-    summary = _run_async(run_recipe(resolved, ProgressView(_err)))
+    view = ProgressView(_err)
+    summary = _run_async(conductor.resume(resumption, view) if resumption else conductor.train(resolved, view))
     _print_summary(summary)
 
 
 @app.command()
 def show(
     run_dir: Annotated[Path, typer.Argument(help="A run directory.")],
-    episode: Annotated[str | None, typer.Argument(help="An episode id, such as g000012-a03; none shows the summary.")] = None,
+    episode: Annotated[str | None, typer.Argument(help="An episode id, such as g000012-a03; none shows the run.")] = None,
 ) -> None:
-    """Show a run's summary, or one of its episodes as text."""
+    """Show a run (finished, going on or crashed), or one of its episodes with the tokens that were trained."""
     from trunkline.run.show import show_episode, show_run
 
     if episode is None:
@@ -193,9 +203,9 @@ def _run_async(work: Any) -> Any:
 
 def _print_summary(summary: dict[str, Any]) -> None:
     start, end = summary["heldout_success_start"], summary["heldout_success_end"]
+    before = f"{start['value']:.3f} [{start['low']:.3f}, {start['high']:.3f}] → " if start else ""
     _out.print(
-        f"held-out success {start['value']:.3f} [{start['low']:.3f}, {start['high']:.3f}] → "
-        f"[bold]{end['value']:.3f}[/bold] [{end['low']:.3f}, {end['high']:.3f}] (n = {end['n']}), "
+        f"held-out success {before}[bold]{end['value']:.3f}[/bold] [{end['low']:.3f}, {end['high']:.3f}] (n = {end['n']}), "
         f"{summary['cpu_seconds'] / 60:.1f} CPU-minutes",
         highlight=False,
         soft_wrap=True,

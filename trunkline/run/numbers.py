@@ -1,4 +1,7 @@
-"""What metrics.jsonl says of a step: rewards, ages, and where every sampled token went. Owns the names, writes no file."""
+"""What metrics.jsonl says of a step: rewards, ages, and where every sampled token went. Owns the names, writes no file.
+
+docs/02-metrics.md explains each; a test holds the two together.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from trunkline.evals.heldout import succeeded
 from trunkline.pool.takes import PoolStats, StepTake
 from trunkline.types import Episode, Group, StepStats
 
@@ -18,21 +22,25 @@ def take_episodes(take: StepTake) -> list[Episode]:
 def step_numbers(take: StepTake, stats: StepStats) -> dict[str, Any]:
     """One RL step. `sampled_tokens` = `trained_tokens` + the sum of `dropped_tokens`, by reason."""
     episodes = take_episodes(take)
+    valid = [episode for episode in episodes if episode.reward is not None]
     completions = [completion for episode in episodes for completion in episode.completions]
     return {
         "step": stats.step,
-        "reward": _mean([episode.reward for episode in episodes if episode.reward is not None]),
+        "reward": _mean([episode.reward for episode in valid if episode.reward is not None]),
+        "success": _mean([succeeded(episode) for episode in valid]),
         "age_mean": _mean(take.ages),
         "age_max": max(take.ages, default=0),
         "num_groups": len(take.groups),
         "num_degenerate_groups": len(take.degenerate),
         "num_failed_episodes": sum(episode.status == "failed" for episode in episodes),
         "num_deadline_episodes": sum(episode.status == "deadline" for episode in episodes),
+        "failures": failures(episodes),
         "num_branches": sum(completion.parent_id is None for completion in completions) - len(episodes),
         "sampled_tokens": sum(completion.num_sampled for completion in completions),
         "trained_tokens": stats.num_trained_tokens,
         "dropped_tokens": dropped_tokens((*take.groups, *take.degenerate)),
         "wait_seconds": take.wait_s,
+        "num_window_stalls": take.num_stalls,
         "loss": stats.loss,
         "grad_norm": stats.grad_norm,
         "learning_rate": stats.learning_rate,
@@ -70,6 +78,12 @@ def dropped_tokens(groups: Sequence[Group]) -> dict[str, int]:
                 if reason is not None and completion.num_sampled:
                     dropped[reason] += completion.num_sampled
     return dict(dropped)
+
+
+def failures(episodes: Sequence[Episode]) -> dict[str, int]:
+    """Failed episodes by 'boundary/kind' of their cause."""
+    causes = [episode.failure for episode in episodes if episode.status == "failed" and episode.failure is not None]
+    return dict(Counter(f"{cause.boundary}/{cause.kind}" for cause in causes))
 
 
 def trajectory_tokens(groups: Sequence[Group]) -> int:

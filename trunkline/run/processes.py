@@ -16,6 +16,7 @@ from trunkline.errors import TrunklineError
 
 _GRACE_S = 5.0
 _LOG_TAIL_LINES = 12
+_LARGE_MODEL_BYTES = 128 * 2**20
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,9 @@ class Child:
 
 @asynccontextmanager
 async def child_process(
-    name: str, module: str, arguments: Sequence[str], *, log_path: Path, failure: Callable[[str], TrunklineError]
+    name: str, module: str, arguments: Sequence[str], *, model: Path, log_path: Path, failure: Callable[[str], TrunklineError]
 ) -> AsyncIterator[Child]:
-    """Runs `python -m module arguments` for the length of the block."""
+    """Runs `python -m module arguments`, which holds `model`, for the length of the block."""
     with log_path.open("ab") as log:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -82,7 +83,7 @@ async def child_process(
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=child_environment(),
+            env=child_environment(model),
             start_new_session=True,
         )
     child = Child(name, process, log_path, failure)
@@ -92,14 +93,21 @@ async def child_process(
         await asyncio.shield(child.stop())
 
 
-def child_environment() -> dict[str, str]:
-    """The parent's environment, with one thread a process and a malloc that keeps its memory.
+def child_environment(model: Path) -> dict[str, str]:
+    """The parent's environment, with one thread a process and a malloc that suits the model's size.
 
-    Two torch threads collapse when cores are contended; returning freed blocks to the system after each step cost
-    28% of a rollout's time in page faults, in one measurement of a prototype.
+    Two torch threads collapse when cores are contended. A small model keeps its freed blocks: returning them to the system
+    after each step cost 28% of a rollout's time in page faults, in one measurement of a prototype. A large one returns them,
+    else its heap is torn to pieces and grows by a third (docs/log.md).
     """
-    defaults = {"OMP_NUM_THREADS": "1", "MALLOC_TRIM_THRESHOLD_": "1073741824", "MALLOC_MMAP_THRESHOLD_": "1073741824"}
+    is_large = sum(file.stat().st_size for file in _weight_files(model)) > _LARGE_MODEL_BYTES
+    trim, mmap = (256 * 2**20, 4 * 2**20) if is_large else (2**30, 2**30)
+    defaults = {"OMP_NUM_THREADS": "1", "MALLOC_TRIM_THRESHOLD_": str(trim), "MALLOC_MMAP_THRESHOLD_": str(mmap)}
     return {**defaults, **os.environ, "TOKENIZERS_PARALLELISM": "false"}
+
+
+def _weight_files(model: Path) -> list[Path]:
+    return [model] if model.is_file() else [file for file in model.glob("*") if file.suffix in (".safetensors", ".gguf")]
 
 
 @contextmanager

@@ -17,6 +17,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from trunkline.errors import ConfigError
+from trunkline.metrics.writers import MetricsConfig
 from trunkline.models.fetch import resolve_model
 from trunkline.pool.config import PoolConfig
 from trunkline.trainer.config import LossConfig, OptimizerConfig
@@ -65,7 +66,7 @@ class AgentConfig(_Section):
     """The agent and its limits: the white-box tool loop, or any command."""
 
     command: tuple[str, ...] = Field(
-        (), description="A program to run for each attempt instead of the tool loop, paths absolute; trusted, for it runs on this host."
+        (), description="A program to run for each attempt instead of the tool loop; trusted, for it runs on this host."
     )
     max_turns: int = Field(8, ge=1, description="Completions an attempt may ask for.")
     deadline_s: float = Field(60.0, gt=0, description="Seconds an attempt may take; the clock stops while the engine is paused.")
@@ -106,6 +107,7 @@ class EvaluationConfig(_Section):
     """Held-out evaluation, before and after; its CPU is not counted."""
 
     episodes: int = Field(512, ge=2, description="Held-out episodes, the same tasks before and after, sampled at temperature 1.")
+    before: bool = Field(True, description="Also before the stage; a control arm that starts from an evaluated checkpoint does without.")
     concurrency: int = Field(256, ge=1, description="Episodes at once.")
     greedy: bool = Field(True, description="Also report success at temperature 0.")
     greedy_episodes: int | None = Field(None, ge=2, description="How many at temperature 0; by default as many as at temperature 1.")
@@ -149,6 +151,7 @@ class Recipe(_Section):
     trainer: TrainerConfig = TrainerConfig()
     engine: EngineConfig = EngineConfig()
     gateway: GatewayConfig = GatewayConfig()
+    metrics: MetricsConfig = MetricsConfig()
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:

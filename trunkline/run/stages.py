@@ -14,18 +14,21 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from trunkline.episodes.demonstrations import demonstrations_from_episodes, render_demonstrations
 from trunkline.evals.heldout import succeeded
 from trunkline.gateway.base import Renderer
 from trunkline.metrics.console import ProgressView
-from trunkline.metrics.jsonl import MetricsLog
-from trunkline.metrics.processes import ProcessMeter
+from trunkline.metrics.processes import UtilisationMeter
+from trunkline.metrics.writers import MetricsWriters
+from trunkline.pool.backlog import Backlog
 from trunkline.pool.pool import Pool, episode_seed
 from trunkline.pool.takes import StepTake
 from trunkline.protocols import EpisodeSpec, Taskset
+from trunkline.run.costs import RunMeter
 from trunkline.run.directory import RunDirectory
 from trunkline.run.numbers import end_numbers, step_numbers, supervised_numbers, take_episodes
 from trunkline.run.recipe import ColdStartConfig, Recipe
@@ -56,12 +59,18 @@ class Bench:
     """How conversations become tokens."""
     trainer: TrainerClient
     """The trainer's verbs."""
-    meter: ProcessMeter
-    """CPU seconds of all processes."""
-    metrics: MetricsLog
-    """metrics.jsonl."""
+    trainer_pid: int
+    """Its process, to see how busy it is."""
+    meter: RunMeter
+    """What the run has cost so far."""
+    metrics: MetricsWriters
+    """metrics.jsonl, and where else the recipe sends numbers."""
     view: ProgressView
     """Live progress."""
+
+    def report(self, kind: str, **numbers: Any) -> None:
+        """A row of metrics.jsonl, with what the run has cost until then: a resumed run adds to the last of them."""
+        self.metrics.write(kind, **numbers, **asdict(self.meter.costs()))
 
 
 class DemonstrationStream:
@@ -88,6 +97,11 @@ class DemonstrationStream:
         )
         return [demonstrations[i : i + size] for i in range(0, len(demonstrations), size)]
 
+    def skip(self, num_batches: int) -> None:
+        """Passes over the next batches; they are rendered all the same, for the draws of the later ones follow from theirs."""
+        for first in range(0, num_batches, _BATCHES_A_REQUEST):
+            self.draw(min(_BATCHES_A_REQUEST, num_batches - first))
+
 
 async def supervise(bench: Bench, stream: DemonstrationStream, *, phase: str, steps: int, optimizer: OptimizerConfig) -> None:
     """`steps` supervised steps on the stream under a fresh optimiser; batches are rendered while the trainer works."""
@@ -108,16 +122,20 @@ async def supervise(bench: Bench, stream: DemonstrationStream, *, phase: str, st
         stats = await training
         done += len(stats)
         tokens += sum(step.num_flat_tokens for step in stats)
-        bench.metrics.write("supervised", **supervised_numbers(phase, stats))
         bench.meter.sample_rss()
+        bench.report("supervised", **supervised_numbers(phase, stats))
         bench.view.advance(done, loss=stats[-1].loss, tokens_per_s=tokens / (time.monotonic() - started))
     bench.view.stop()
 
 
-async def reinforce(bench: Bench, rollout: RolloutSide) -> None:
-    """`stage.steps` RL steps. Returns when the last one is published; attempts still running are dropped."""
+async def reinforce(bench: Bench, rollout: RolloutSide, backlog: Backlog) -> None:
+    """RL from the backlog's step up to step `stage.steps`. Returns when that one is published; attempts still running are dropped.
+
+    A restored trainer goes on in its phase, whose learning-rate schedule ends where it was to end when the phase began.
+    """
     stage = bench.recipe.stage
-    await bench.trainer.begin_phase("rl", stage.optimizer.for_steps(stage.steps), stage.loss)
+    if backlog.step == 0:
+        await bench.trainer.begin_phase("rl", stage.optimizer.for_steps(stage.steps), stage.loss)
     first_task = bench.recipe.seed * _TASKS_A_SEED
     pool = Pool(
         rollout.runner,
@@ -125,16 +143,23 @@ async def reinforce(bench: Bench, rollout: RolloutSide) -> None:
         rollout.journal,
         config=bench.recipe.pool,
         seed=bench.recipe.seed,
+        backlog=backlog,
     )
-    bench.view.start("RL", stage.steps)
+    if backlog.step < stage.steps:
+        await _sample_and_train(bench, rollout, pool, first_step=backlog.step + 1)
+    killed = backlog.killed
+    bench.report("rl_end", **end_numbers(pool.stats()), num_killed_completions=killed.num_completions, killed_tokens=killed.num_tokens)
+
+
+async def _sample_and_train(bench: Bench, rollout: RolloutSide, pool: Pool, *, first_step: int) -> None:
+    bench.view.start("RL", bench.recipe.stage.steps)
     sampling = asyncio.create_task(pool.run())
-    training = asyncio.create_task(_training_loop(bench, rollout, pool))
+    training = asyncio.create_task(_training_loop(bench, rollout, pool, first_step=first_step))
     try:
         await asyncio.wait({sampling, training}, return_when=asyncio.FIRST_COMPLETED)
         if sampling.done():
             sampling.result()
         await training
-        bench.metrics.write("rl_end", **end_numbers(pool.stats()))
     finally:
         sampling.cancel()
         training.cancel()
@@ -142,20 +167,29 @@ async def reinforce(bench: Bench, rollout: RolloutSide) -> None:
         bench.view.stop()
 
 
-async def _training_loop(bench: Bench, rollout: RolloutSide, pool: Pool) -> None:
+async def _training_loop(bench: Bench, rollout: RolloutSide, pool: Pool, *, first_step: int) -> None:
     stage = bench.recipe.stage
-    for step in range(1, stage.steps + 1):
+    load = UtilisationMeter({"engine": rollout.child.process.pid, "trainer": bench.trainer_pid})
+    for step in range(first_step, stage.steps + 1):
         started = time.monotonic()
         take = await _next_take(bench, pool, step)
         groups = shuffle_rewards(take.groups, seed=bench.recipe.seed) if stage.shuffle_rewards else take.groups
-        stats = await bench.trainer.train_step(samples_from_groups(groups, baseline=stage.baseline))
+        current = PolicyVersion(rollout.journal.incarnation, step - 1)
+        stats = await bench.trainer.train_step(samples_from_groups(groups, baseline=stage.baseline, version=current))
         version = await publish(bench, rollout, stats.step)
         await pool.published(version)
-        if step % stage.checkpoint_every == 0 and step != stage.steps:
-            folder = bench.directory.checkpoint(f"step-{step:06d}")
-            await bench.trainer.checkpoint(folder)
-            await rollout.journal.record_checkpoint(version, path=folder)
-        _report_step(bench, take, stats, pool=pool, seconds=time.monotonic() - started)
+        # Before its checkpoint: a step that a resumed run does not do again has its row.
+        _report_step(bench, take, stats, pool=pool, seconds=time.monotonic() - started, load=load.read())
+        if step % stage.checkpoint_every == 0 or step == stage.steps:
+            await _checkpoint(bench, rollout, version)
+
+
+async def _checkpoint(bench: Bench, rollout: RolloutSide, version: PolicyVersion) -> None:
+    """Older checkpoints go only when this one is whole and on record."""
+    folder = bench.directory.step_checkpoint(version.step)
+    await bench.trainer.checkpoint(folder)
+    await rollout.journal.record_checkpoint(version, path=folder)
+    await asyncio.to_thread(bench.directory.remove_outdated_checkpoints, version.step)
 
 
 async def _next_take(bench: Bench, pool: Pool, step: int) -> StepTake:
@@ -175,13 +209,11 @@ async def _next_take(bench: Bench, pool: Pool, step: int) -> StepTake:
     return take
 
 
-def _report_step(bench: Bench, take: StepTake, stats: StepStats, *, pool: Pool, seconds: float) -> None:
+def _report_step(bench: Bench, take: StepTake, stats: StepStats, *, pool: Pool, seconds: float, load: Mapping[str, float]) -> None:
     bench.directory.write_episodes(f"step-{stats.step:06d}", take_episodes(take))
     bench.meter.sample_rss()
     numbers = step_numbers(take, stats)
-    bench.metrics.write(
-        "rl", **numbers, step_seconds=seconds, cpu_seconds=bench.meter.counted_cpu_seconds(), max_bypass=pool.stats().max_bypass
-    )
+    bench.report("rl", **numbers, **load, step_seconds=seconds, max_bypass=pool.stats().max_bypass)
     bench.view.advance(
         stats.step,
         reward=numbers["reward"],
@@ -208,12 +240,12 @@ async def rejection_sample(bench: Bench, rollout: RolloutSide) -> None:
         for first in range(0, len(batches), _BATCHES_A_REQUEST):
             stats = await bench.trainer.supervised_steps(batches[first : first + _BATCHES_A_REQUEST])
             step = stats[-1].step
-            bench.metrics.write("supervised", **supervised_numbers("rejection sampling", stats))
+            bench.report("supervised", **supervised_numbers("rejection sampling", stats))
         if batches:
             await publish(bench, rollout, step)
         reward = len([e for e in episodes if succeeded(e)]) / len(episodes)
         bench.meter.sample_rss()
-        bench.metrics.write("round", round=round_index + 1, reward=reward, cpu_seconds=bench.meter.counted_cpu_seconds())
+        bench.report("round", round=round_index + 1, reward=reward)
         bench.view.advance(round_index + 1, reward=reward)
     bench.view.stop()
 

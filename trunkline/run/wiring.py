@@ -119,7 +119,7 @@ async def make_policy_folder(recipe: Recipe, folder: Path) -> None:
     prepare_folder(folder, recipe.model.scratch, pieces=vocabulary.PIECES, characters=vocabulary.CHARACTERS)
     arguments = ["-m", "trunkline.run.scratch", str(folder), "--seed", str(recipe.seed)]
     process = await asyncio.create_subprocess_exec(
-        sys.executable, *arguments, env=child_environment(), stderr=asyncio.subprocess.PIPE, stdin=asyncio.subprocess.DEVNULL
+        sys.executable, *arguments, env=child_environment(folder), stderr=asyncio.subprocess.PIPE, stdin=asyncio.subprocess.DEVNULL
     )
     _, stderr = await process.communicate()
     if process.returncode:
@@ -157,7 +157,7 @@ async def trainer_side(recipe: Recipe, directory: RunDirectory, sockets: Path, *
     arguments = ["--socket", str(socket), "--model", str(model), "--parent", str(os.getpid())]
     arguments += ["--max-pass-tokens", str(recipe.trainer.max_pass_tokens)]
     async with child_process(
-        "trainer", "trunkline.trainer.server", arguments, log_path=directory.log("trainer"), failure=TrainerError
+        "trainer", "trunkline.trainer.server", arguments, model=model, log_path=directory.log("trainer"), failure=TrainerError
     ) as child:
         client = TrainerClient(socket)
         try:
@@ -177,7 +177,7 @@ async def engine_side(
     arguments += ["--max-batch", str(max_batch)]
     if max_cached_tokens is not None:
         arguments += ["--max-cached-tokens", str(max_cached_tokens)]
-    async with child_process("engine", "trunkline.engine.server", arguments, log_path=log_path, failure=EngineError) as child:
+    async with child_process("engine", "trunkline.engine.server", arguments, model=model, log_path=log_path, failure=EngineError) as child:
         client = EngineClient(socket)
         try:
             await guarded(client.wait_ready(_READY_TIMEOUT_S), child.watch())
@@ -229,9 +229,13 @@ async def rollout_side(
 
 async def _agent(config: AgentConfig, stack: contextlib.AsyncExitStack) -> Agent:
     if config.command:
-        # It runs in a directory of its own; a program named beside the recipe's caller stays that file.
-        return CommandAgent([str(Path(part).resolve()) if Path(part).is_file() else part for part in config.command])
+        return CommandAgent([_as_seen_from_here(part) for part in config.command])
     return ToolLoop(await stack.enter_async_context(shared_http()), max_turns=config.max_turns)
+
+
+def _as_seen_from_here(part: str) -> str:
+    """A command runs in a directory of its own; a file that it names relative to this one stays that file."""
+    return str(Path(part).resolve()) if Path(part).is_file() else part
 
 
 def _session_budget(agent: AgentConfig) -> SessionBudget:

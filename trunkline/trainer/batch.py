@@ -40,11 +40,15 @@ class SampleBatch:
     """Recorded at sampling."""
     advantages_F: Floats
     """Credit of each token."""
+    is_current_S: Bools
+    """True where the weights that the step starts from sampled all of the sample."""
 
     def __post_init__(self) -> None:
         _check_streams(self.lengths_S, token_ids=self.token_ids_F, mask=self.mask_F, logprobs=self.logprobs_F, advantages=self.advantages_F)
         if len(self.temperatures_S) != len(self.lengths_S) or not (self.temperatures_S > 0).all():
             raise TrainerError("each sample needs one positive temperature; greedy samples are not trained")
+        if len(self.is_current_S) != len(self.lengths_S):
+            raise TrainerError(f"is_current must have {len(self.lengths_S)} entries, one a sample; got {len(self.is_current_S)}")
         _check_first_tokens(self.lengths_S, self.mask_F, "mask")
         if not np.isfinite(self.logprobs_F).all():
             raise TrainerError("recorded log-probabilities must be finite: a token of probability 0 cannot have been sampled")
@@ -59,6 +63,7 @@ class SampleBatch:
             mask_F=_flat([sample.mask for sample in samples], np.bool_),
             logprobs_F=_flat([sample.logprobs for sample in samples], np.float64),
             advantages_F=_flat([sample.advantages for sample in samples], np.float64),
+            is_current_S=np.array([sample.is_current for sample in samples], dtype=np.bool_),
         )
 
     def sequences(self) -> list[Ints]:

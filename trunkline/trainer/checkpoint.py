@@ -56,6 +56,7 @@ def save_checkpoint(learner: Learner, folder: Path) -> None:
         if folder.exists():
             os.replace(folder, outdated)
         os.replace(temporary, folder)
+        _sync(folder.parent)
     except (OSError, SafetensorError, ConfigError) as error:
         raise TrainerError(f"cannot write the checkpoint {folder}: {error}; check space and permissions") from error
     finally:
@@ -80,6 +81,15 @@ def restore_checkpoint(learner: Learner, folder: Path) -> None:
     _load_optimizer(learner.decoder, progress, tensors, folder)
     learner.decoder.load_state_dict(saved.state_dict())
     learner.progress = progress
+
+
+def _sync(folder: Path) -> None:
+    """Makes the names in `folder` survive a loss of power, before a record tells of them."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _optimizer_tensors(decoder: Decoder, progress: Progress) -> dict[str, Tensor]:

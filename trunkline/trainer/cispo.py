@@ -21,6 +21,6 @@ def cispo_loss(logp_T: Tensor, old_logp_T: Tensor, advantage_T: Tensor, *, is_we
     stats = {
         "is_weight_mean": weight_T.mean(),
         "is_weight_max": weight_T.max(),
-        "is_weight_capped_share": (ratio_T > is_weight_cap).to(weight_T.dtype).mean(),
+        "clip_fraction": (ratio_T > is_weight_cap).to(weight_T.dtype).mean(),
     }
     return LossSum(total, {name: value.item() for name, value in stats.items()})

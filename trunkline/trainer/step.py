@@ -107,9 +107,10 @@ class Learner:
 
         done = self._backward(batch.sequences(), batch.mask_F, temperature_F, part_of_loss)
         result = _objective(progress.config.loss, done.logp_M, old_logp_M, advantage_M)
+        current_M = torch.from_numpy(np.repeat(batch.is_current_S, batch.lengths_S)[batch.mask_F])
         extra = {
             **result.stats,
-            "max_abs_logprob_gap": (done.logp_M - old_logp_M).abs().max().item(),
+            **_logprob_gaps((done.logp_M - old_logp_M).abs(), current_M),
             "entropy": -old_logp_M.mean().item(),
         }
         return self._update(progress, done, result.total / len(old_logp_M), extra=extra, started=started)
@@ -248,6 +249,12 @@ def _objective(config: LossConfig, logp_M: Tensor, old_logp_M: Tensor, advantage
     match config.name:
         case "cispo":
             return cispo_loss(logp_M, old_logp_M, advantage_M, is_weight_cap=config.is_weight_cap)
+
+
+def _logprob_gaps(gap_M: Tensor, current_M: Tensor) -> dict[str, float]:
+    """|trainer's logp - recorded logp|: staleness included, and where there is none, so that only an error of ours is left."""
+    gaps = {"max_abs_logprob_gap": gap_M.max().item(), "mean_abs_logprob_gap": gap_M.mean().item()}
+    return {**gaps, "sampler_trainer_gap": gap_M[current_M].max().item()} if current_M.any() else gaps
 
 
 def _like(values_M: NDArray[np.float64], reference: Tensor) -> Tensor:

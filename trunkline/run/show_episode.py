@@ -1,0 +1,144 @@
+"""An episode as a conversation in which one sees the tokens: sampled or not, trained or not. Owns the lines; credit is credit.py's."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from trunkline.models.tokenizer import Tokenizer
+from trunkline.run.credit import Credit
+from trunkline.run.directory import readable_episode
+from trunkline.types import Completion, Episode, MessageNode
+
+_TRAINED_STYLES = {1: "bold green", 0: "bold", -1: "bold red"}
+_DROPPED_STYLE = "yellow"
+_QUIET_STYLE = "dim"
+_TRAINED, _DROPPED = ("⟦", "⟧"), ("⟨", "⟩")
+_ASCII = {"⟦": "[[", "⟧": "]]", "⟨": "<<", "⟩": ">>", "·": "-"}
+
+
+def legend(out: Console) -> Text:
+    """What the marks mean, on this output."""
+    if has_colour(out):
+        samples = [("green", "bold green"), (" or ", ""), ("red", "bold red"), (": sampled and trained, advantage above or below 0; ", "")]
+        return Text.assemble(*samples, ("yellow", _DROPPED_STYLE), ": sampled, not trained; the rest was given")
+    return plain(f"{''.join(_TRAINED)}: sampled and trained; {''.join(_DROPPED)}: sampled, not trained; the rest was given", out)
+
+
+def has_colour(out: Console) -> bool:
+    """False where marks must be characters: a pipe, NO_COLOR, a terminal without colours."""
+    return out.color_system is not None and not out.no_color
+
+
+def print_episode(episode: Episode, credit: Credit, tokenizer: Tokenizer | None, out: Console) -> None:
+    """Header, conversation, calls, rewards, and the cause of a failure."""
+    _print_header(readable_episode(episode), credit, out)
+    replies = {call.reply_node: call for call in episode.completions}
+    for index, node in enumerate(episode.messages):
+        place = _place(index, node.parent, node.message.role)
+        call = replies.get(index)
+        said = plain(_written(node), out) if call is None else _sampled(call, node, credit, tokenizer, out)
+        _print_line(Text.assemble(f"  {place}: ", said), out)
+    for number, call in enumerate(episode.completions):
+        _print_line(plain(f"  call {number}: {_call_numbers(call)}: {_fate(call, credit)}", out), out)
+    _print_end(readable_episode(episode), out)
+
+
+def print_readable(entry: Mapping[str, Any], out: Console) -> None:
+    """The same from a line of episodes/*.jsonl, which has no tokens: for runs whose journal is gone."""
+    _print_header(entry, Credit(None, None, "unknown: without journal.sqlite there are no tokens to show"), out)
+    for message in entry["messages"]:
+        calls = " ".join(f"{call['name']}({call['arguments']})" for call in message.get("tool_calls", ()))
+        place = _place(message["id"], message["parent"], message["role"])
+        _print_line(plain(f"  {place}: {message['content']}{calls}", out), out)
+    for number, call in enumerate(entry["calls"]):
+        dropped = f", dropped: {call['dropped']}" if call["dropped"] else ""
+        sampled = f"{call['num_sampled_tokens']} sampled, {call['finish_reason']}"
+        prompt = f"{call['num_prompt_tokens']} prompt tokens ({call['num_shared_tokens']} shared)"
+        _print_line(plain(f"  call {number}: {prompt}, {sampled}, policy {', '.join(call['policy_versions'])}{dropped}", out), out)
+    _print_end(entry, out)
+
+
+def _print_header(entry: Mapping[str, Any], credit: Credit, out: Console) -> None:
+    reward = "no reward" if entry["reward"] is None else f"reward {entry['reward']:g}"
+    fate = (
+        f"not trained: {credit.reason}" if credit.advantage is None else f"trained in step {credit.step}, advantage {credit.advantage:+.3f}"
+    )
+    _print_line(plain(f"{entry['episode_id']} · task {entry['task_id']} · {entry['status']} · {reward} · {fate}", out), out)
+
+
+def _print_end(entry: Mapping[str, Any], out: Console) -> None:
+    for reward in entry["rewards"]:
+        _print_line(plain(f"  {reward['name']} {reward['value']:g}: {reward['evidence']}", out), out)
+    if failure := entry["failure"]:
+        _print_line(plain(f"  {failure['kind']} at the {failure['boundary']} boundary: {failure['message']}", out), out)
+
+
+def _place(index: int, parent: int | None, role: str) -> str:
+    """'[3] tool', with the message before it where that is not simply the one above."""
+    follows = "" if parent == (index - 1 if index else None) else (" (begins anew)" if parent is None else f" (after {parent})")
+    return f"[{index}]{follows} {role}"
+
+
+def _written(node: MessageNode) -> str:
+    calls = " ".join(f"{call.name}({call.arguments})" for call in node.message.tool_calls)
+    return node.message.content + calls
+
+
+def _sampled(call: Completion, node: MessageNode, credit: Credit, tokenizer: Tokenizer | None, out: Console) -> Text:
+    """A reply as its tokens, special ones included; as its text where the run has no tokenizer."""
+    is_trained = credit.drop_reason(call) is None
+    said = plain(_written(node) if tokenizer is None else _decoded(tokenizer, call.generation.token_ids), out)
+    if has_colour(out):
+        advantage = credit.advantage or 0.0
+        said.stylize(_TRAINED_STYLES[(advantage > 0) - (advantage < 0)] if is_trained else _DROPPED_STYLE)
+        return said
+    opening, closing = _TRAINED if is_trained else _DROPPED
+    return Text.assemble(plain(opening, out), said, plain(closing, out))
+
+
+def _decoded(tokenizer: Tokenizer, token_ids: tuple[int, ...]) -> str:
+    try:
+        return tokenizer.decode(token_ids)
+    except ValueError as error:  # the folder's tokenizer was exchanged since
+        return f"({len(token_ids)} tokens, not of this tokenizer: {error})"
+
+
+def _call_numbers(call: Completion) -> str:
+    generation = call.generation
+    versions = ", ".join(str(span.version) for span in generation.version_spans)
+    prompt = f"{len(call.prompt_ids)} prompt tokens ({call.num_shared} shared)"
+    return f"{prompt}, {call.num_sampled} sampled, {generation.finish_reason}, policy {versions}"
+
+
+def _fate(call: Completion, credit: Credit) -> str:
+    reason = credit.drop_reason(call)
+    if reason is not None:
+        return f"not trained: {reason}"
+    return f"trained at advantage {credit.advantage:+.3f}" if call.num_sampled else "nothing to train"
+
+
+def plain(text: str, out: Console, *, indent: str = "      ") -> Text:
+    """Text that can do nothing but be read: control characters are written out, and what the output cannot encode is replaced.
+
+    Lines after the first begin with `indent`.
+    """
+    visible = "".join(_visible(character) for character in text)
+    if not out.encoding.lower().startswith("utf"):
+        spelled = "".join(_ASCII.get(character, character) for character in visible)
+        visible = spelled.encode(out.encoding, "replace").decode(out.encoding)
+    return Text(visible.replace("\n", "\n" + indent))
+
+
+def _visible(character: str) -> str:
+    if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs"):
+        return character
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def _print_line(line: Text, out: Console) -> None:
+    out.print(line, highlight=False, soft_wrap=True)
