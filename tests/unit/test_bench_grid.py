@@ -12,7 +12,9 @@ from trunkline.bench.grid import Grid, log_of, run_grid, runs_of
 from trunkline.errors import ConfigError, InfraError
 from trunkline.evals.statistics import one_sided_p
 from trunkline.run.grid import table_of
+from trunkline.run.recipe import load_recipe
 
+GRIDS = Path(__file__).parents[2] / "recipes" / "grids"
 TWO_ARMS = """
 seeds = [1, 2]
 [[arms]]
@@ -90,3 +92,9 @@ def test_a_wrong_grid_is_refused_with_its_fault(tmp_path: Path, text: str, messa
 def test_one_sided_p_is_small_only_in_its_direction() -> None:
     assert one_sided_p(280, 400, base_successes=170, base_trials=400) < 1e-10
     assert one_sided_p(170, 400, base_successes=280, base_trials=400) > 0.99
+
+
+@pytest.mark.parametrize("path", sorted(GRIDS.glob("*.toml")), ids=lambda path: path.stem)
+def test_shipped_grids_load_with_their_recipes(path: Path) -> None:
+    for arm in Grid.load(path).arms:
+        load_recipe(arm.recipe, [*arm.overrides, "model.path=somewhere"])

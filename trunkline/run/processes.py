@@ -100,14 +100,15 @@ def child_environment(model: Path) -> dict[str, str]:
     after each step cost 28% of a rollout's time in page faults, in one measurement of a prototype. A large one returns them,
     else its heap is torn to pieces and grows by a third (docs/log.md).
     """
-    is_large = sum(file.stat().st_size for file in _weight_files(model)) > _LARGE_MODEL_BYTES
-    trim, mmap = (256 * 2**20, 4 * 2**20) if is_large else (2**30, 2**30)
+    trim, mmap = (256 * 2**20, 4 * 2**20) if is_large(model) else (2**30, 2**30)
     defaults = {"OMP_NUM_THREADS": "1", "MALLOC_TRIM_THRESHOLD_": str(trim), "MALLOC_MMAP_THRESHOLD_": str(mmap)}
     return {**defaults, **os.environ, "TOKENIZERS_PARALLELISM": "false"}
 
 
-def _weight_files(model: Path) -> list[Path]:
-    return [model] if model.is_file() else [file for file in model.glob("*") if file.suffix in (".safetensors", ".gguf")]
+def is_large(model: Path) -> bool:
+    """Whether a step of this folder or .gguf file takes seconds rather than milliseconds, and gigabytes rather than megabytes."""
+    files = [model] if model.is_file() else [file for file in model.glob("*") if file.suffix in (".safetensors", ".gguf")]
+    return sum(file.stat().st_size for file in files) > _LARGE_MODEL_BYTES
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from trunkline.protocols import EpisodeSpec, Taskset
 from trunkline.run.costs import RunMeter
 from trunkline.run.directory import RunDirectory
 from trunkline.run.numbers import end_numbers, step_numbers, supervised_numbers, take_episodes
+from trunkline.run.processes import is_large
 from trunkline.run.recipe import ColdStartConfig, Recipe
 from trunkline.run.shuffle import shuffle_rewards
 from trunkline.run.wiring import RolloutSide
@@ -109,10 +110,11 @@ async def supervise(bench: Bench, stream: DemonstrationStream, *, phase: str, st
     bench.view.start(phase, steps)
     done = tokens = 0
     started = time.monotonic()
+    most = _batches_a_request(bench.recipe)
 
     def chunk_sizes() -> Iterator[int]:
-        for first in range(0, steps, _BATCHES_A_REQUEST):
-            yield min(_BATCHES_A_REQUEST, steps - first)
+        for first in range(0, steps, most):
+            yield min(most, steps - first)
 
     sizes = chunk_sizes()
     batches = await asyncio.to_thread(stream.draw, next(sizes, 0))
@@ -126,6 +128,12 @@ async def supervise(bench: Bench, stream: DemonstrationStream, *, phase: str, st
         bench.report("supervised", **supervised_numbers(phase, stats))
         bench.view.advance(done, loss=stats[-1].loss, tokens_per_s=tokens / (time.monotonic() - started))
     bench.view.stop()
+
+
+def _batches_a_request(recipe: Recipe) -> int:
+    """Few enough that progress is seen, many enough that requests cost nothing."""
+    folder = recipe.model.folder
+    return 1 if folder is not None and is_large(folder) else _BATCHES_A_REQUEST
 
 
 async def reinforce(bench: Bench, rollout: RolloutSide, backlog: Backlog) -> None:
@@ -237,8 +245,9 @@ async def rejection_sample(bench: Bench, rollout: RolloutSide) -> None:
         pool = [demonstration for _ in range(recipe.stage.rejection_passes) for demonstration in rng.sample(successes, len(successes))]
         size = recipe.cold_start.batch_size
         batches = [pool[i : i + size] for i in range(0, len(pool), size)]
-        for first in range(0, len(batches), _BATCHES_A_REQUEST):
-            stats = await bench.trainer.supervised_steps(batches[first : first + _BATCHES_A_REQUEST])
+        most = _batches_a_request(recipe)
+        for first in range(0, len(batches), most):
+            stats = await bench.trainer.supervised_steps(batches[first : first + most])
             step = stats[-1].step
             bench.report("supervised", **supervised_numbers("rejection sampling", stats))
         if batches:

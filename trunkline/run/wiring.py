@@ -234,8 +234,11 @@ async def _agent(config: AgentConfig, stack: contextlib.AsyncExitStack) -> Agent
 
 
 def _as_seen_from_here(part: str) -> str:
-    """A command runs in a directory of its own; a file that it names relative to this one stays that file."""
-    return str(Path(part).resolve()) if Path(part).is_file() else part
+    """A command runs in a directory of its own; a file that it names relative to this one stays that file.
+
+    Links are not followed: a virtual environment's python is one.
+    """
+    return str(Path(part).absolute()) if Path(part).is_file() else part
 
 
 def _session_budget(agent: AgentConfig) -> SessionBudget:
