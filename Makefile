@@ -27,7 +27,7 @@ train: $(STAMP)
 
 # The CI tier: minutes on two cores, no GPU, no network.
 test: $(STAMP)
-	@$(BIN)/python -m pytest $(CI_TESTS) -m "not slow and not gpu" $(ARGS)
+	@$(BIN)/python -m pytest $(CI_TESTS) -m "not slow and not gpu" -n 2 --dist loadfile $(ARGS)
 
 # Adds learning runs and whatever else takes minutes a test.
 test-all: $(STAMP)
