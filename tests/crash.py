@@ -60,7 +60,7 @@ class Death:
     step: int
     """After this RL step's row; 0: after the start evaluation or the resume; BEFORE_RL: after the part's start."""
     delay_s: float
-    """Seconds later."""
+    """Seconds later, but before the run has gone on to what comes next: on a fast machine it would have ended."""
 
 
 def random_deaths(seed: int) -> list[Death]:
@@ -119,10 +119,21 @@ class Saga:
                 return (self.run_dir / "run.lock").exists() and _find_part(process, death.part) is not None
             if death.step == 0:
                 return any(row["kind"] in ("evaluation", "resume") for row in new)
-            return any(row["kind"] == "rl" and row["step"] >= death.step for row in new)
+            # A death that came late can leave a checkpoint behind the point: then the resume is the moment.
+            key = {"rl": "step", "resume": "restored_step"}
+            return any(row["kind"] in key and row[key[row["kind"]]] >= death.step for row in new)
+
+        def has_gone_on() -> bool:
+            new = rows_of(self.run_dir)[num_rows:]
+            if death.step == BEFORE_RL:
+                return any(row["kind"] in ("evaluation", "resume", "rl") for row in new)
+            return any(row["kind"] == "rl" and row["step"] > death.step for row in new)
 
         if wait_for(has_come, process):
-            time.sleep(death.delay_s)
+            # After the last step only the end evaluation is left, which is short.
+            ends_at = time.monotonic() + death.delay_s * (0.1 if death.step == NUM_STEPS else 1.0)
+            while time.monotonic() < ends_at and not has_gone_on():
+                time.sleep(0.01)
             part = _find_part(process, death.part)
             if part is not None:
                 with contextlib.suppress(psutil.NoSuchProcess):
