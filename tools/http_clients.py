@@ -14,7 +14,7 @@ import aiohttp
 import httpx
 import uvloop
 
-from trunkline.gateway.server import serve_port
+from trunkline.asgi import serve_port
 
 _BODY = b'{"a": 1}' * 90
 _SERVER_S = 0.01

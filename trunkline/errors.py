@@ -3,8 +3,12 @@
 TrunklineError
 ├── ConfigError      the recipe, the command line, a file the user named
 ├── AgentError       the agent's program
-│   └── DeadlineExceeded
+│   ├── DeadlineExceeded
+│   └── LimitExceeded      its sandbox spent a limit
 ├── SandboxError     the place where commands run
+│   ├── SandboxUnavailable this host cannot make one
+│   ├── CommandNotStarted  no such program or directory, or no process left
+│   └── FileAccessError    no such file, or none that can be read or written
 ├── GatewayError     the wire between agent and model
 │   ├── UnknownSession     401
 │   ├── MalformedRequest   400
@@ -49,10 +53,26 @@ class DeadlineExceeded(AgentError):
     """The agent ran out of its time; it keeps the reward it earned."""
 
 
+class LimitExceeded(AgentError):
+    """The agent's sandbox spent its disk, memory or wall time; it keeps the reward it earned."""
+
+
 class SandboxError(TrunklineError):
     """A sandbox could not be made, or broke."""
 
     boundary: Boundary = "sandbox"
+
+
+class SandboxUnavailable(SandboxError):
+    """This host cannot make sandboxes of the wanted kind; the message has the remedy and the alternatives."""
+
+
+class CommandNotStarted(SandboxError):
+    """A command could not be started in its sandbox."""
+
+
+class FileAccessError(SandboxError):
+    """A file of a sandbox could not be read, written or listed."""
 
 
 class GatewayError(TrunklineError):

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from trunkline.types import (
+    Command,
+    CommandResult,
     Completion,
+    Door,
     Episode,
+    FileChange,
+    FileEntry,
     Generation,
     GenerationRequest,
     Message,
     MessageNode,
     PolicyVersion,
     Reward,
+    SandboxAct,
+    SandboxLimits,
     Task,
     ToolSpec,
     WeightRef,
@@ -84,6 +91,123 @@ class Assignment:
     """Secret of this attempt."""
     model: str
     """The model name to ask for."""
+    acts: list[SandboxAct] = field(default_factory=list)
+    """Where the agent's side writes down what was done in its sandbox, for the episode's record."""
+
+
+class Service(Protocol):
+    """A command that runs in the background of a sandbox; the sandbox's end is its end."""
+
+    async def peek(self) -> tuple[int | None, bytes]:
+        """Its exit status (None while it runs) and what it wrote so far, stdout and stderr together, cut like any output."""
+        ...
+
+    async def stop(self) -> CommandResult:
+        """Kills its session of processes if it still runs, and tells how it ended."""
+        ...
+
+
+class SandboxFiles(Protocol):
+    """The files of one sandbox. Paths are resolved inside, so no link leads out; a relative one starts at the workspace."""
+
+    async def read(self, path: str, *, max_bytes: int = 2**24) -> bytes:
+        """A regular file's content. Raises FileAccessError: not there, no file, larger than `max_bytes`."""
+        ...
+
+    async def write(self, path: str, content: bytes, *, mode: int = 0o644) -> None:
+        """Writes a file, with the directories above it. Raises FileAccessError."""
+        ...
+
+    async def list(self, path: str = ".") -> tuple[FileEntry, ...]:
+        """The names in a directory, sorted. Raises FileAccessError."""
+        ...
+
+    async def diff(self) -> tuple[FileChange, ...]:
+        """Where the workspace differs from its base, by path; taken while all processes stand still."""
+        ...
+
+
+class Sandbox(Protocol):
+    """A place where untrusted commands run, with files of its own and no way out but its doors.
+
+    >>> sandbox = await sandboxes.create(await sandboxes.prepare(Path("repository")), doors=(Door("model", 8700, socket),))
+    >>> (await sandbox.run(Command.shell("make test", timeout_s=60))).status
+    0
+    """
+
+    @property
+    def files(self) -> SandboxFiles:
+        """Its files."""
+        ...
+
+    @property
+    def acts(self) -> tuple[SandboxAct, ...]:
+        """All that was done with it so far."""
+        ...
+
+    async def run(self, command: Command) -> CommandResult:
+        """Runs a command to its end. Cancelled, it kills the command.
+
+        Raises:
+            CommandNotStarted: there is no such program or directory, or no process is left.
+            LimitExceeded: the sandbox was ended because it spent a limit.
+            SandboxError: it is gone.
+        """
+        ...
+
+    async def start(self, command: Command) -> Service:
+        """Starts a command and leaves it running. Raises as `run` does."""
+        ...
+
+    async def snapshot(self) -> Snapshot:
+        """A copy of its files, taken while all its processes stand still; to create other sandboxes from."""
+        ...
+
+    async def destroy(self) -> None:
+        """Ends all its processes and removes its files; nothing of it is left. Twice is as good as once."""
+        ...
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A prepared directory from which sandboxes start: read-only, shared by all of them."""
+
+    location: str
+    """Where the backend keeps it."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The files of a sandbox at one moment."""
+
+    location: str
+    """Where the backend keeps it."""
+    workspace: Workspace
+    """What it differs from."""
+
+
+class Sandboxes(Protocol):
+    """A backend: makes sandboxes of one kind.
+
+    >>> async with IsolatedSandboxes.open(IsolatedConfig()) as sandboxes: ...
+    """
+
+    @property
+    def kind(self) -> str:
+        """Its name and what holds its limits, for records, such as 'isolated (memory: cgroup v1, ...)'."""
+        ...
+
+    async def prepare(self, source: Path | None) -> Workspace:
+        """A workspace with the content of a directory, or an empty one. Raises SandboxError."""
+        ...
+
+    async def create(self, start: Workspace | Snapshot, *, doors: Sequence[Door] = (), limits: SandboxLimits | None = None) -> Sandbox:
+        """A running sandbox with the files of `start`. Raises SandboxError."""
+        ...
+
+    async def discard(self, start: Workspace | Snapshot) -> None:
+        """Removes a workspace or snapshot from which nothing will be created any more."""
+        ...
 
 
 class Agent(Protocol):

@@ -11,6 +11,7 @@ Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "abort"]
 EpisodeStatus = Literal["finished", "deadline", "failed"]
 Boundary = Literal["agent", "sandbox", "gateway", "engine", "verifier", "infra", "config"]
+ToolWire = Literal["http", "mcp"]
 
 
 def _check_equal_lengths(owner: str, **streams: tuple[Any, ...]) -> None:
@@ -82,6 +83,23 @@ class ToolCall:
     """The tool's name, as written."""
     arguments: str
     """JSON text of the arguments."""
+
+
+@dataclass(frozen=True)
+class ToolUse:
+    """A tool call that a program made through its attempt's tool server, with what it was answered.
+
+    `ToolUse("area", '{"country": "Peru"}', "1285220", "http")`.
+    """
+
+    name: str
+    """The tool's name, as sent."""
+    arguments: str
+    """Text of the arguments, as sent; over MCP, where they arrive inside a larger JSON text, their JSON."""
+    result: str
+    """What the tool said."""
+    wire: ToolWire
+    """What it was sent over."""
 
 
 @dataclass(frozen=True)
@@ -204,6 +222,126 @@ class Completion:
         return len(self.generation.token_ids)
 
 
+# --- sandboxes --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Door:
+    """A declared way out of a sandbox: 127.0.0.1:`port` inside leads to a Unix socket of ours. `Door("model", 8700, path)`."""
+
+    name: str
+    """What is behind it, for the record."""
+    port: int
+    """The TCP port inside."""
+    socket: Path
+    """Where it leads on this machine."""
+
+
+@dataclass(frozen=True)
+class SandboxLimits:
+    """What one sandbox may use. Which mechanism holds each limit, the sandbox says in its record."""
+
+    memory_bytes: int = 2 * 2**30
+    """Of all its processes together."""
+    num_processes: int = 256
+    """At once, threads included."""
+    cpus: float = 1.0
+    """Cores' worth of time, averaged over 100 ms; held by a cgroup only."""
+    disk_bytes: int = 2**30
+    """What it writes, all files together."""
+    num_files: int = 100_000
+    """Files that it makes."""
+    num_open_files: int = 1024
+    """Descriptors of one process."""
+    wall_s: float = 3600.0
+    """Seconds until it is ended."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """What to run in a sandbox. `Command(("python3", "-c", "print(1)"))`, or `Command.shell("make && make test")`."""
+
+    argv: tuple[str, ...]
+    """The program, looked up on the sandbox's PATH, and its arguments."""
+    cwd: str | None = None
+    """Directory inside; None is the workspace."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables beside those of the sandbox; they win."""
+    stdin: bytes = b""
+    """What it reads; then its stdin ends."""
+    timeout_s: float | None = None
+    """Seconds until its session of processes is killed; None: as long as the sandbox lives."""
+    max_output_bytes: int = 2**20
+    """Kept of stdout, and of stderr: the first half and the last half; what lies between is left out, and said to be."""
+
+    @classmethod
+    def shell(cls, text: str, **options: Any) -> Command:
+        """The same by /bin/sh."""
+        return cls(("/bin/sh", "-c", text), **options)
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    """How a command ended, with what it wrote."""
+
+    status: int
+    """Its exit status, or minus the signal that killed it."""
+    stdout: bytes
+    """At most `max_output_bytes` and a line that says how much was left out."""
+    stderr: bytes
+    """The same."""
+    num_stdout: int
+    """Bytes written to stdout in all."""
+    num_stderr: int
+    """Bytes written to stderr in all."""
+    is_timeout: bool
+    """Killed because its time was up."""
+    seconds: float
+    """Wall time."""
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One name in a directory of a sandbox."""
+
+    name: str
+    """Without the directory."""
+    kind: Literal["file", "directory", "symlink", "other"]
+    """What it is; links are not followed."""
+    num_bytes: int
+    """Its size."""
+
+
+@dataclass(frozen=True)
+class FileChange:
+    """One path of the workspace that differs from its base."""
+
+    path: str
+    """Relative to the workspace."""
+    kind: Literal["file", "directory", "symlink", "deleted", "other"]
+    """What is there now; other: a device, socket or pipe."""
+    mode: int = 0
+    """Permission bits."""
+    content: bytes = b""
+    """Of a file; of a symlink its target."""
+
+
+@dataclass(frozen=True)
+class SandboxAct:
+    """One thing done to or by a sandbox, for the episode's record. `SandboxAct("run", "make test", status=0, seconds=1.2)`."""
+
+    op: str
+    """create, run, start, stop, read, write, list, diff, snapshot, limit, end, ..."""
+    detail: str
+    """What of it, in words; cut at 2,000 characters."""
+    status: int | None = None
+    """Exit status, where there is one."""
+    seconds: float = 0.0
+    """Wall time that it took."""
+    num_bytes: int = 0
+    """Moved in or out."""
+
+
 # --- tasks, episodes, groups --------------------------------------------------------------------------------------------
 
 
@@ -271,6 +409,8 @@ class Episode:
     """The cause, where status is not 'finished'."""
     duration_s: float = 0.0
     """Wall seconds on its own clock (which stops while the engine is paused)."""
+    acts: tuple[SandboxAct, ...] = ()
+    """What was done in its sandbox, in order; empty without one."""
 
     @property
     def reward(self) -> float | None:

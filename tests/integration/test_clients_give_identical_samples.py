@@ -1,4 +1,7 @@
-"""The same policy and seeds give the same training samples, whichever client works: our loop, or OpenAI's SDK in a process of its own."""
+"""The same policy and seeds give the same training samples, whichever client works, and wherever it does.
+
+Our loop in this process or in a sandbox; OpenAI's unmodified SDK in a process of its own on this host, or in a sandbox without network.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,17 @@ import asyncio
 import json
 import random
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from trunkline.agents.launcher import CommandAgent
+from trunkline.agents.boxed_command import CommandAgent
 from trunkline.agents.tool_loop import ToolLoop
+from trunkline.agents.unsafe_command import UnsafeCommandAgent
+from trunkline.asgi import serve_port, serve_uds
 from trunkline.engine.client import EngineClient
 from trunkline.episodes.demonstrations import render_demonstrations
 from trunkline.episodes.runner import AttemptRunner
@@ -22,17 +27,19 @@ from trunkline.gateway.app import build_app
 from trunkline.gateway.gateway import Gateway
 from trunkline.gateway.markup import TINY, MarkupRenderer
 from trunkline.gateway.sampling import SamplingHold
-from trunkline.gateway.server import serve_port
 from trunkline.gateway.sessions import SessionBudget
 from trunkline.models.checkpoint import init_decoder, load_decoder, save_decoder
 from trunkline.models.config import DecoderConfig
 from trunkline.models.tokenizer import Tokenizer
 from trunkline.pool.journal import Journal
 from trunkline.protocols import Agent, EpisodeSpec
+from trunkline.run.agent_side import loop_command
 from trunkline.run.processes import socket_directory
 from trunkline.run.recipe import ScratchModel
 from trunkline.run.scratch import prepare_folder
 from trunkline.run.wiring import engine_side
+from trunkline.sandbox.config import SandboxConfig
+from trunkline.sandbox.isolated import IsolatedSandboxes
 from trunkline.tasks.lookup import vocabulary
 from trunkline.tasks.lookup.taskset import LookupConfig, LookupTaskset
 from trunkline.trainer.batch import DemonstrationBatch
@@ -42,7 +49,8 @@ from trunkline.trainer.step import Learner
 from trunkline.types import Episode, Group, PolicyVersion
 from trunkline.weights.files import publish
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "openai_agent.py"
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "examples" / "openai_agent.py"
 CLIENTS = ((), ("--stream",), ("--async",), ("--async", "--stream"))
 # Half of the demonstrations with two lookups make both in one turn.
 TASKSET = LookupTaskset(LookupConfig(kinds={"one_hop.area": 1, "two_hop.pair": 1}, invented_share=0, parallel_share=0.5))
@@ -76,6 +84,7 @@ class Bench:
     gateway: Gateway
     journal: Journal
     base_url: str
+    door: Path
     policy: Path
     num_rounds: int = 0
 
@@ -117,11 +126,13 @@ async def running(policy: Path, folder: Path) -> AsyncIterator[Bench]:
             )
             async with starting as engine:
                 gateway = Gateway(engine.client, MarkupRenderer(Tokenizer.load(policy), TINY), journal, model_name="tiny")
-                serving = await serve_port(build_app(gateway))
+                app = build_app(gateway)
+                serving, door = await serve_port(app), await serve_uds(app, sockets / "agents.sock", mode=0o666)
                 try:
-                    yield Bench(engine.client, gateway, journal, f"http://127.0.0.1:{serving.port}", policy)
+                    yield Bench(engine.client, gateway, journal, f"http://127.0.0.1:{serving.port}", sockets / "agents.sock", policy)
                 finally:
                     await serving.stop()
+                    await door.stop()
     finally:
         await journal.close()
 
@@ -148,22 +159,42 @@ async def groups_with_gradient(bench: Bench, loop: Agent) -> list[list[EpisodeSp
     return list(chosen.values())
 
 
-def test_the_sdk_in_all_its_ways_gives_the_samples_of_our_loop(policy: Path, tmp_path: Path) -> None:
-    async def compare(bench: Bench) -> None:
-        loop = ToolLoop(None, max_turns=MAX_CALLS)
-        planned = await groups_with_gradient(bench, loop)
-        ours = await bench.play(loop, planned)
-        expected = samples_from_groups(ours, baseline="leave_one_out")
-        assert {group.task.kind for group in ours} == {"one_hop.area", "two_hop.pair"}
-        assert all(sum(num_calls_by_turn(group)) >= GROUP_SIZE for group in ours)
-        assert len(expected) > 2 * len(planned), "conversations of several turns, with right and with wrong answers"
-        for options in CLIENTS:
-            theirs = await bench.play(CommandAgent((sys.executable, str(SCRIPT), *options)), planned)
-            assert not [episode.failure for group in theirs for episode in group.episodes if episode.failure]
-            assert samples_from_groups(theirs, baseline="leave_one_out") == expected, options
+async def check_same_samples(bench: Bench, agents: Mapping[str, Agent]) -> list[Group]:
+    """Plays the same groups by our loop and by each agent; the groups as the last one played them."""
+    planned = await groups_with_gradient(bench, ToolLoop(None, max_turns=MAX_CALLS))
+    ours = await bench.play(ToolLoop(None, max_turns=MAX_CALLS), planned)
+    expected = samples_from_groups(ours, baseline="leave_one_out")
+    assert {group.task.kind for group in ours} == {"one_hop.area", "two_hop.pair"}
+    assert all(sum(num_calls_by_turn(group)) >= GROUP_SIZE for group in ours)
+    assert len(expected) > 2 * len(planned), "conversations of several turns, with right and with wrong answers"
+    theirs: list[Group] = []
+    for name, agent in agents.items():
+        theirs = await bench.play(agent, planned)
+        assert not [episode.failure for group in theirs for episode in group.episodes if episode.failure]
+        assert samples_from_groups(theirs, baseline="leave_one_out") == expected, name
+    return theirs
 
+
+def test_the_sdk_in_all_its_ways_gives_the_samples_of_our_loop(policy: Path, tmp_path: Path) -> None:
     async def main() -> None:
         async with running(policy, tmp_path) as bench:
-            await compare(bench)
+            agents = {str(options): UnsafeCommandAgent((sys.executable, str(SCRIPT), *options)) for options in CLIENTS}
+            await check_same_samples(bench, agents)
+
+    asyncio.run(main())
+
+
+def test_the_sdk_and_our_loop_in_sandboxes_without_network_give_the_samples_of_our_loop(policy: Path, tmp_path: Path) -> None:
+    async def main() -> None:
+        package = ROOT / "trunkline"
+        async with running(policy, tmp_path) as bench, IsolatedSandboxes.open(SandboxConfig(), toolchain=[SCRIPT, package]) as sandboxes:
+            empty = await sandboxes.prepare(None)
+            commands = {"loop": loop_command(MAX_CALLS), "SDK": (sys.executable, str(SCRIPT), "--stream")}
+            agents = {name: CommandAgent(command, sandboxes, empty, gateway=bench.door) for name, command in commands.items()}
+            groups = await check_same_samples(bench, agents)
+        (episode, *_) = [episode for group in groups for episode in group.episodes if num_calls_by_turn(group)]
+        acts = [act.op for act in episode.acts]
+        assert acts[-4:] == ["create", "write", "run", "destroy"] and set(acts[:-4]) <= {"tool"}
+        assert any(act.op == "tool" for group in groups for one in group.episodes for act in one.acts)
 
     asyncio.run(main())

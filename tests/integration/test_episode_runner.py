@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from trunkline.agents.tool_loop import ToolLoop
+from trunkline.asgi import serve_port
 from trunkline.episodes.demonstrations import demonstrations_from_episodes, render_demonstrations
 from trunkline.episodes.runner import AttemptRunner, episode_id
 from trunkline.errors import AgentError, BudgetExceeded, DeadlineExceeded, EngineError, JournalError, UnknownSession, VerifierError
@@ -19,7 +20,6 @@ from trunkline.gateway.gateway import ChatAsk, Gateway
 from trunkline.gateway.markup import TINY, MarkupRenderer
 from trunkline.gateway.recorder import ToolOffer
 from trunkline.gateway.sampling import AskedSampling, SamplingHold
-from trunkline.gateway.server import serve_port
 from trunkline.gateway.sessions import SessionBudget
 from trunkline.models.tokenizer import build_tiny_tokenizer
 from trunkline.protocols import Agent, Assignment, Attempt, EpisodeSpec, Taskset

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import json
+import socket
 import string
 
 import httpx
@@ -10,13 +11,13 @@ import openai
 import pytest
 
 from trunkline.agents.tool_loop import ToolLoop, shared_http
+from trunkline.asgi import serve_port, serve_uds
 from trunkline.errors import AgentError, ConfigError, EngineUnavailable, JournalError
 from trunkline.gateway.app import build_app
 from trunkline.gateway.control import build_control_app
 from trunkline.gateway.gateway import Gateway
 from trunkline.gateway.markup import TINY, MarkupRenderer
 from trunkline.gateway.sampling import SamplingHold
-from trunkline.gateway.server import serve_port, serve_uds
 from trunkline.gateway.sessions import SessionBudget
 from trunkline.models.tokenizer import build_tiny_tokenizer
 from trunkline.protocols import Assignment
@@ -341,11 +342,23 @@ def test_a_port_in_use_is_named_with_what_to_do():
     run(scenario)
 
 
+def test_an_answer_waits_for_no_acknowledgement():
+    async def scenario():
+        async with Served(Message("assistant", "ok")) as served:
+            await served.http.get("/healthz")
+            (connection,) = served.serving.server.server_state.connections
+            assert connection.transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+    run(scenario)
+
+
 def test_importing_gateway_and_agents_leaves_torch_out():
     import subprocess
     import sys
 
-    gateway = ("app", "control", "server", "packaged")
-    modules = ", ".join([*(f"trunkline.gateway.{name}" for name in gateway), "trunkline.agents.tool_loop", "trunkline.agents.launcher"])
+    gateway = ("app", "control", "packaged")
+    modules = ", ".join(
+        [*(f"trunkline.gateway.{name}" for name in gateway), "trunkline.agents.boxed_command", "trunkline.agents.unsafe_command"]
+    )
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules or 'renderers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -11,12 +11,12 @@ import httpx
 import openai
 import pytest
 
+from trunkline.asgi import serve_port
 from trunkline.errors import EngineUnavailable, JournalError
 from trunkline.gateway.app import build_app
 from trunkline.gateway.gateway import Gateway
 from trunkline.gateway.markup import TINY, MarkupRenderer
 from trunkline.gateway.sampling import SamplingHold
-from trunkline.gateway.server import serve_port
 from trunkline.gateway.sessions import SessionBudget
 from trunkline.models.tokenizer import build_tiny_tokenizer
 from trunkline.types import Generation, Message, PolicyVersion, ToolCall, ToolSpec, VersionSpan

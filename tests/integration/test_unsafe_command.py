@@ -11,14 +11,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import aiohttp
 import psutil
 import pytest
 
 from trunkline.agents import process_tree
-from trunkline.agents.launcher import INHERITED, MAX_ANSWER_BYTES, MAX_PROMPT_BYTES, CommandAgent
 from trunkline.agents.process_tree import MARK
-from trunkline.agents.tool_server import MAX_ARGUMENTS_BYTES, serve_tools
+from trunkline.agents.program import MAX_ANSWER_BYTES, MAX_PROMPT_BYTES
+from trunkline.agents.unsafe_command import INHERITED, UnsafeCommandAgent
 from trunkline.errors import AgentError, ConfigError
 from trunkline.protocols import Assignment
 from trunkline.types import Message, ToolSpec
@@ -42,7 +41,7 @@ ASSIGNMENT = Assignment((Message("system", "Be brief."), Message("user", "area o
 
 def python(code, *arguments):
     """A command that runs this code."""
-    return CommandAgent((sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)))
+    return UnsafeCommandAgent((sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)))
 
 
 def answer(code, *arguments, assignment=ASSIGNMENT):
@@ -86,6 +85,7 @@ def test_a_command_is_told_the_model_and_the_task_and_nothing_else_of_the_host(m
     assert env["HOME"] == seen["cwd"] and seen["files"] == [] and seen["mode"] == 0o700
     assert task["messages"] == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "area of Peru?"}]
     assert task["tools"][0]["function"]["name"] == "echo"
+    assert task["mcp_url"] == task["tools_url"].removesuffix("/tools") + "/mcp"
     assert not Path(seen["cwd"]).parent.exists(), "the attempt's directory is removed"
 
 
@@ -97,26 +97,6 @@ def test_a_command_calls_its_tools_over_http():
         print(json.load(urllib.request.urlopen(urllib.request.Request(task["tools_url"] + "/echo", b'{"text": "hi"}', headers)))["result"])
     """)
     assert said == 'echo: {"text": "hi"}'
-
-
-def test_the_tool_server_lists_calls_and_refuses_other_keys():
-    async def scenario():
-        async with serve_tools(Echo()) as door, aiohttp.ClientSession(headers={"authorization": f"Bearer {door.key}"}) as http:
-            listed = await (await http.get(door.url)).json()
-            assert listed["tools"][0] == {
-                "type": "function",
-                "function": {"name": "echo", "description": "Say it back", "parameters": ECHO.parameters},
-            }
-            assert (await (await http.post(f"{door.url}/no%2Fsuch", data=b"not JSON")).json()) == {"result": "no/such: not JSON"}
-            assert (await http.post(f"{door.url}/echo", data=b"x" * (MAX_ARGUMENTS_BYTES + 1))).status == 413
-            for headers in ({"authorization": "Bearer wrong"}, {"authorization": "Bearer é"}, {"authorization": ""}):
-                assert (await http.get(door.url, headers=headers)).status == 401
-                assert (await http.post(f"{door.url}/echo", data=b"{}", headers=headers)).status == 401
-        with pytest.raises(aiohttp.ClientConnectorError):
-            async with aiohttp.ClientSession() as http:
-                await http.get(door.url)
-
-    asyncio.run(scenario())
 
 
 def test_a_failing_command_is_an_agent_error_with_its_last_words_and_no_secret():
@@ -136,7 +116,7 @@ def test_a_command_that_cannot_be_executed_is_the_users_mistake(tmp_path):
     (tmp_path / "plain").write_text("no program")
     for command in ("no-such-program", str(tmp_path / "plain"), str(tmp_path / "plain" / "x")):
         with pytest.raises(ConfigError, match="cannot run"):
-            asyncio.run(CommandAgent((command,)).run(ASSIGNMENT))
+            asyncio.run(UnsafeCommandAgent((command,)).run(ASSIGNMENT))
 
 
 def test_an_endless_answer_is_cut_and_says_so():

@@ -10,8 +10,8 @@ from starlette.routing import Route
 
 from trunkline.agents import tool_loop
 from trunkline.agents.tool_loop import MAX_RETRIES, ToolLoop
+from trunkline.asgi import serve_port
 from trunkline.errors import AgentError, EngineUnavailable
-from trunkline.gateway.server import serve_port
 from trunkline.protocols import Assignment
 from trunkline.types import Message
 

@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from trunkline.agents.conversation import converse
 from trunkline.agents.openai_shape import wire_message, wire_tool
 from trunkline.errors import AgentError, EngineUnavailable
 from trunkline.protocols import Assignment
@@ -61,24 +62,15 @@ class ToolLoop:
             return await self._converse(http, assignment)
 
     async def _converse(self, http: aiohttp.ClientSession, assignment: Assignment) -> str:
-        messages = [wire_message(message) for message in assignment.prompt]
-        tools = [wire_tool(spec) for spec in assignment.tools.specs]
-        for _ in range(self._max_turns):
-            body: dict[str, Any] = {"model": assignment.model, "messages": messages}
-            if tools:
-                body["tools"] = tools
+        request: dict[str, Any] = {"model": assignment.model, "messages": [wire_message(message) for message in assignment.prompt]}
+        if assignment.tools.specs:
+            request["tools"] = [wire_tool(spec) for spec in assignment.tools.specs]
+
+        async def ask(body: dict[str, Any]) -> dict[str, Any] | None:
             answer = await _ask(http, assignment, msgspec.json.encode(body))
-            if answer.status == 429:
-                return ""
-            reply = _reply(answer)
-            calls = reply.get("tool_calls") or []
-            if not calls:
-                return reply.get("content") or ""
-            messages.append(reply)
-            for call in calls:
-                result = await assignment.tools.call(call["function"]["name"], call["function"]["arguments"])
-                messages.append({"role": "tool", "tool_call_id": call["id"], "content": result})
-        return ""
+            return None if answer.status == 429 else _reply(answer)
+
+        return await converse(ask, assignment.tools.call, request, max_turns=self._max_turns)
 
 
 async def _ask(http: aiohttp.ClientSession, assignment: Assignment, body: bytes) -> _Answer:

@@ -1,1 +1,1 @@
-"""What `trunkline bench` runs. Nothing is built here yet."""
+"""What `trunkline bench` and `trunkline grid` run. Owns no part of a run."""

@@ -18,12 +18,21 @@ import math
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from trunkline.errors import AgentError, BudgetExceeded, DeadlineExceeded, JournalError, TrunklineError, UnknownSession, VerifierError
+from trunkline.errors import (
+    AgentError,
+    BudgetExceeded,
+    DeadlineExceeded,
+    JournalError,
+    LimitExceeded,
+    TrunklineError,
+    UnknownSession,
+    VerifierError,
+)
 from trunkline.gateway.gateway import Gateway
 from trunkline.gateway.sampling import SamplingHold
 from trunkline.gateway.sessions import OpenSession, SessionBudget
 from trunkline.protocols import Agent, Assignment, Attempt, EpisodeSpec, Taskset, Verifier
-from trunkline.types import Boundary, Episode, EpisodeStatus, Failure, Reward
+from trunkline.types import Boundary, Episode, EpisodeStatus, Failure, Reward, SandboxAct
 
 _SHORTEST_WAIT_S = 0.02
 _CANCEL_GRACE_S = 5.0
@@ -107,9 +116,10 @@ class AttemptRunner:
         """Never raises for a failed rollout. Raises JournalError if the record cannot be made durable."""
         name = episode_id(spec)
         started_s = self._gateway.active_time()
+        acts: list[SandboxAct] = []
         try:
             try:
-                outcome = await self._attempt(spec, name)
+                outcome = await self._attempt(spec, name, acts)
             except JournalError:
                 raise
             except TrunklineError as error:
@@ -132,18 +142,19 @@ class AttemptRunner:
                 rewards=outcome.rewards,
                 failure=outcome.failure,
                 duration_s=self._gateway.active_time() - started_s,
+                acts=tuple(acts),
             )
             await self._log.record_episode(episode)
             return episode
         finally:
             self._gateway.discard(name)
 
-    async def _attempt(self, spec: EpisodeSpec, name: str) -> _Outcome:
+    async def _attempt(self, spec: EpisodeSpec, name: str, acts: list[SandboxAct]) -> _Outcome:
         session = self._gateway.open_session(episode_id=name, seed=spec.seed, hold=self._hold, budget=self._budget)
         try:
             attempt = self._taskset.open(spec.task)
             try:
-                work = await self._supervise(self._assignment(spec, attempt, session))
+                work = await self._supervise(self._assignment(spec, attempt, session, acts))
             except (AgentError, _Crash) as error:
                 work = self._unless_spent(name, error)
         finally:
@@ -154,9 +165,9 @@ class AttemptRunner:
         earned = tuple(replace(reward, value=max(0.0, reward.value)) for reward in rewards)
         return _Outcome("deadline", earned, work.cut_by)
 
-    def _assignment(self, spec: EpisodeSpec, attempt: Attempt, session: OpenSession) -> Assignment:
+    def _assignment(self, spec: EpisodeSpec, attempt: Attempt, session: OpenSession, acts: list[SandboxAct]) -> Assignment:
         base_url = f"{self._base_url}/s/{session.secret}/v1"
-        return Assignment(spec.task.prompt, attempt.tools, base_url, session.secret, self._gateway.model_name)
+        return Assignment(spec.task.prompt, attempt.tools, base_url, session.secret, self._gateway.model_name, acts)
 
     async def _supervise(self, assignment: Assignment) -> _Work:
         """Runs the agent until it ends or its time is up; it is not running any more when this returns."""
@@ -206,7 +217,7 @@ async def _stop(working: asyncio.Future[str]) -> None:
 
 
 def _work_of(working: asyncio.Future[str]) -> _Work:
-    """The agent's answer. Raises its named error, or _Crash; an agent out of time or budget is cut, not failed."""
+    """The agent's answer. Raises its named error, or _Crash; an agent out of time, budget or its sandbox's limits is cut, not failed."""
     if working.cancelled():
         raise AgentError("the agent cancelled itself")
     error = working.exception()
@@ -214,7 +225,7 @@ def _work_of(working: asyncio.Future[str]) -> _Work:
         if not isinstance(working.result(), str):
             raise AgentError(f"an agent returns its answer as text, got {type(working.result()).__name__}")
         return _Work(working.result(), None)
-    if isinstance(error, (DeadlineExceeded, BudgetExceeded)):
+    if isinstance(error, (DeadlineExceeded, BudgetExceeded, LimitExceeded)):
         return _Work("", error.as_failure())
     if isinstance(error, TrunklineError):
         raise error

@@ -14,7 +14,19 @@ from typing import Any, TypeVar
 import msgspec
 
 from trunkline.pool.group_commit import Row
-from trunkline.types import Completion, Episode, Failure, Generation, Message, MessageNode, Reward, SamplingParams, Task, VersionSpan
+from trunkline.types import (
+    Completion,
+    Episode,
+    Failure,
+    Generation,
+    Message,
+    MessageNode,
+    Reward,
+    SamplingParams,
+    SandboxAct,
+    Task,
+    VersionSpan,
+)
 
 Value = TypeVar("Value")
 
@@ -95,13 +107,14 @@ def episode_row(incarnation: int, episode: Episode) -> Row:
         episode.duration_s,
         to_json([completion.completion_id for completion in episode.completions]),
         len(episode.messages),
+        to_json(episode.acts),
     )
     return Row("episodes", values)
 
 
 def episode_of(row: Sequence[Any], calls: Mapping[str, Completion], messages: Sequence[MessageNode]) -> Episode:
     """The inverse of episode_row; `calls` and `messages` may hold more than belongs to the episode."""
-    _, episode_id, group_id, task_id, attempt, status, rewards, failure, duration_s, completion_ids, num_messages = row
+    _, episode_id, group_id, task_id, attempt, status, rewards, failure, duration_s, completion_ids, num_messages, *acts = row
     return Episode(
         episode_id=episode_id,
         group_id=group_id,
@@ -113,6 +126,7 @@ def episode_of(row: Sequence[Any], calls: Mapping[str, Completion], messages: Se
         rewards=from_json(rewards, tuple[Reward, ...]),
         failure=None if failure is None else from_json(failure, Failure),
         duration_s=duration_s,
+        acts=from_json(acts[0], tuple[SandboxAct, ...]) if acts else (),  # schema 1 has none
     )
 
 

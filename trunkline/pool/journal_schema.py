@@ -15,7 +15,7 @@ from urllib.parse import quote
 from trunkline.errors import ConfigError
 
 APPLICATION_ID = 0x74726E6B  # "trnk", in the file's header
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _BUSY_TIMEOUT_S = 10.0
 
 _TABLES = """
@@ -38,10 +38,11 @@ CREATE TABLE messages (
     UNIQUE (episode_id, incarnation, node));
 
 -- completion_ids: the calls that belong to the episode, in order; any other call of it was dropped
+-- acts: what was done in its sandbox; not in schema 1
 CREATE TABLE episodes (
     incarnation INTEGER NOT NULL, episode_id TEXT NOT NULL, group_id TEXT NOT NULL, task_id TEXT NOT NULL, attempt INTEGER NOT NULL,
     status TEXT NOT NULL, rewards TEXT NOT NULL, failure TEXT, duration_s REAL NOT NULL,
-    completion_ids TEXT NOT NULL, num_messages INTEGER NOT NULL,
+    completion_ids TEXT NOT NULL, num_messages INTEGER NOT NULL, acts TEXT NOT NULL DEFAULT '[]',
     UNIQUE (episode_id, incarnation));
 CREATE INDEX episodes_by_group ON episodes (group_id);
 
@@ -95,6 +96,12 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     if not connection.execute("SELECT 1 FROM sqlite_schema").fetchone():
         _create_tables(connection)
     _check(connection, path)
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version == 1:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ALTER TABLE episodes ADD COLUMN acts TEXT NOT NULL DEFAULT '[]'")
+        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        connection.execute("COMMIT")
     (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
     if mode != "wal":
         raise ConfigError(f"the file system of {path} cannot hold a journal (sqlite mode {mode!r}, not 'wal'); use a local disk")

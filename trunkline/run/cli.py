@@ -19,11 +19,13 @@ from rich.console import Console
 from trunkline import __version__
 from trunkline.errors import ConfigError, TrunklineError
 from trunkline.metrics.console import ProgressView
+from trunkline.run.bench import bench_app
 from trunkline.run.model import model_app
 from trunkline.run.recipe import dump_recipe, load_recipe
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Agent-native reinforcement learning.")
 app.add_typer(model_app, name="model")
+app.add_typer(bench_app, name="bench")
 _out = Console()
 _err = Console(stderr=True)
 

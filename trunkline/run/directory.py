@@ -198,6 +198,7 @@ def readable_episode(episode: Episode) -> dict[str, Any]:
         "duration_s": round(episode.duration_s, 4),
         "messages": messages,
         "calls": [_readable_call(episode, completion) for completion in episode.completions],
+        **({"acts": msgspec.to_builtins(episode.acts)} if episode.acts else {}),
     }
 
 

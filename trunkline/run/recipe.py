@@ -20,6 +20,7 @@ from trunkline.errors import ConfigError
 from trunkline.metrics.writers import MetricsConfig
 from trunkline.models.fetch import resolve_model
 from trunkline.pool.config import PoolConfig
+from trunkline.sandbox.config import SandboxConfig
 from trunkline.trainer.config import LossConfig, OptimizerConfig
 
 
@@ -66,7 +67,7 @@ class AgentConfig(_Section):
     """The agent and its limits: the white-box tool loop, or any command."""
 
     command: tuple[str, ...] = Field(
-        (), description="A program to run for each attempt instead of the tool loop; trusted, for it runs on this host."
+        (), description="A program to run for each attempt, in a sandbox (see `sandbox`), instead of the tool loop."
     )
     max_turns: int = Field(8, ge=1, description="Completions an attempt may ask for.")
     deadline_s: float = Field(60.0, gt=0, description="Seconds an attempt may take; the clock stops while the engine is paused.")
@@ -144,6 +145,7 @@ class Recipe(_Section):
     model: ModelConfig = ModelConfig()
     taskset: TasksetConfig = TasksetConfig()
     agent: AgentConfig = AgentConfig()
+    sandbox: SandboxConfig = SandboxConfig()
     cold_start: ColdStartConfig = ColdStartConfig()
     stage: StageConfig = StageConfig()
     pool: PoolConfig = PoolConfig()
@@ -165,6 +167,10 @@ class Recipe(_Section):
             and self.stage.optimizer.total_steps is None
         ):
             raise ValueError("rejection sampling makes as many steps as there are successes; set stage.optimizer.total_steps for its decay")
+        if self.sandbox.kind in ("unsafe", "container") and not self.agent.command:
+            raise ValueError(f"sandbox.kind is {self.sandbox.kind!r}, but there is no agent.command to run there; the tool loop needs none")
+        if (self.sandbox.kind == "container") != (self.sandbox.image is not None):
+            raise ValueError("sandbox.image and sandbox.kind='container' go together; set both or none")
         if self.agent.max_tokens >= self.agent.max_context:
             raise ValueError(f"agent.max_tokens {self.agent.max_tokens} must be below agent.max_context {self.agent.max_context}")
         if self.model.path is None and self.agent.max_context > self.model.scratch.max_positions:

@@ -17,11 +17,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from trunkline.asgi import serve_port
 from trunkline.errors import ConfigError
 from trunkline.gateway.app import build_app
 from trunkline.gateway.base import Renderer
 from trunkline.gateway.sampling import ClientSampling
-from trunkline.gateway.server import serve_port
 from trunkline.gateway.serving import ServingGateway
 from trunkline.models.source import open_model
 from trunkline.models.tokenizer import Tokenizer

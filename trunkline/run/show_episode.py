@@ -72,6 +72,10 @@ def _print_header(entry: Mapping[str, Any], credit: Credit, out: Console) -> Non
 
 
 def _print_end(entry: Mapping[str, Any], out: Console) -> None:
+    for act in entry.get("acts", ()):
+        status = "" if act["status"] is None else f" -> {act['status']}"
+        size = f", {act['num_bytes']:,} bytes" if act["num_bytes"] else ""
+        _print_line(plain(f"  {act['op']} {act['detail']}{status} ({act['seconds']:.3f} s{size})", out), out)
     for reward in entry["rewards"]:
         _print_line(plain(f"  {reward['name']} {reward['value']:g}: {reward['evidence']}", out), out)
     if failure := entry["failure"]:

@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from trunkline.agents.launcher import CommandAgent
-from trunkline.agents.tool_loop import ToolLoop, shared_http
+from trunkline.asgi import serve_port, serve_uds
 from trunkline.engine.client import EngineClient
 from trunkline.episodes.runner import AttemptRunner
 from trunkline.errors import ConfigError, EngineError, TrainerError
@@ -29,11 +28,11 @@ from trunkline.gateway.gateway import Gateway
 from trunkline.gateway.markup import CHATML, TINY, MarkupRenderer
 from trunkline.gateway.packaged import load_packaged_renderer
 from trunkline.gateway.sampling import SamplingHold
-from trunkline.gateway.server import serve_port, serve_uds
 from trunkline.gateway.sessions import SessionBudget
 from trunkline.models.tokenizer import Tokenizer
 from trunkline.pool.journal import Journal
-from trunkline.protocols import Agent, Taskset
+from trunkline.protocols import Taskset
+from trunkline.run.agent_side import make_agent
 from trunkline.run.directory import RunDirectory
 from trunkline.run.processes import Child, child_environment, child_process
 from trunkline.run.recipe import AgentConfig, Recipe
@@ -205,11 +204,12 @@ async def rollout_side(
             )
         )
         gateway = Gateway(engine.client, renderer, journal, model_name=recipe.name)
-        wire = await serve_port(build_app(gateway), port=recipe.gateway.port)
+        app = build_app(gateway)
+        wire = await serve_port(app, port=recipe.gateway.port)
         stack.push_async_callback(wire.stop)
         control = await serve_uds(build_control_app(gateway), sockets / "control.sock")
         stack.push_async_callback(control.stop)
-        agent = await _agent(recipe.agent, stack)
+        agent = await make_agent(recipe, app, sockets, stack)
 
         def attempt_runner(temperature: float) -> AttemptRunner:
             return AttemptRunner(
@@ -225,20 +225,6 @@ async def rollout_side(
 
         runner, greedy_runner = attempt_runner(recipe.agent.temperature), attempt_runner(0.0)
         yield RolloutSide(engine.client, engine.child, gateway, journal, runner, greedy_runner)
-
-
-async def _agent(config: AgentConfig, stack: contextlib.AsyncExitStack) -> Agent:
-    if config.command:
-        return CommandAgent([_as_seen_from_here(part) for part in config.command])
-    return ToolLoop(await stack.enter_async_context(shared_http()), max_turns=config.max_turns)
-
-
-def _as_seen_from_here(part: str) -> str:
-    """A command runs in a directory of its own; a file that it names relative to this one stays that file.
-
-    Links are not followed: a virtual environment's python is one.
-    """
-    return str(Path(part).absolute()) if Path(part).is_file() else part
 
 
 def _session_budget(agent: AgentConfig) -> SessionBudget:

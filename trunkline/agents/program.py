@@ -1,0 +1,74 @@
+"""What a program that is an agent is told, and how its answer is read. Owns no process and no place where it runs.
+
+A program is told by its environment:
+
+    OPENAI_BASE_URL, OPENAI_API_KEY, OPENAI_MODEL   the model, for this attempt only; OpenAI's SDK reads the first two by itself
+    TRUNKLINE_PROMPT    the user's text, unless it is longer than MAX_PROMPT_BYTES or holds a NUL
+    TRUNKLINE_TASK      a JSON file: "messages", "tools" (both as in Chat Completions), "tools_url", "mcp_url", "tools_key":
+                        POST {tools_url}/NAME with the arguments as JSON and `Authorization: Bearer {tools_key}` -> {"result": "..."};
+                        the same tools at {mcp_url}, by MCP's streamable HTTP with the same header
+    HOME, TMPDIR        empty directories that are gone afterwards
+
+Its stdout, stripped, is the answer; an exit status other than 0 is a failure of the agent.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Sequence
+
+from trunkline.agents.openai_shape import wire_message, wire_tool
+from trunkline.agents.tool_server import ToolDoor
+from trunkline.protocols import Assignment
+from trunkline.types import SandboxAct, ToolUse
+
+MAX_ANSWER_BYTES = 64 * 2**10
+"""Of stdout; a longer answer is cut and ends with a line that says so."""
+MAX_PROMPT_BYTES = 96 * 2**10
+"""Of TRUNKLINE_PROMPT: Linux holds one variable to 128 KiB. A longer prompt is in TRUNKLINE_TASK alone."""
+STDERR_TAIL_BYTES = 4096
+"""Of stderr, in the complaint about a failed program."""
+
+
+def task_file(assignment: Assignment, tools: ToolDoor) -> bytes:
+    """The content of TRUNKLINE_TASK."""
+    told = {
+        "messages": [wire_message(message) for message in assignment.prompt],
+        "tools": [wire_tool(spec) for spec in assignment.tools.specs],
+        "tools_url": tools.url,
+        "mcp_url": tools.mcp_url,
+        "tools_key": tools.key,
+    }
+    return json.dumps(told).encode()
+
+
+def model_environment(assignment: Assignment, *, base_url: str) -> dict[str, str]:
+    """The variables that lead to the model, and the prompt."""
+    environment = {"OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": assignment.api_key, "OPENAI_MODEL": assignment.model}
+    prompt = "\n\n".join(message.content for message in assignment.prompt if message.role == "user")
+    if len(prompt.encode()) <= MAX_PROMPT_BYTES and "\0" not in prompt:
+        environment["TRUNKLINE_PROMPT"] = prompt
+    return environment
+
+
+def answer_of(stdout: bytes, num_stdout: int) -> str:
+    """The answer in what is kept of stdout."""
+    answer = stdout[:MAX_ANSWER_BYTES].decode(errors="replace").strip()
+    if num_stdout > MAX_ANSWER_BYTES:
+        answer += f"\n[cut here: the answer has {num_stdout} bytes, {MAX_ANSWER_BYTES} are kept]"
+    return answer
+
+
+def complaint(name: str, status: int, stderr: bytes, *, hidden: Sequence[str]) -> str:
+    """How a program failed, with the end of its stderr; what is `hidden` in it is a secret of the attempt."""
+    how = f"ended with exit status {status}" if status > 0 else f"was killed by {signal.Signals(-status).name}"
+    words = stderr[-STDERR_TAIL_BYTES:].decode(errors="replace").strip()
+    for secret in hidden:
+        words = words.replace(secret, "***")
+    return f"the agent's command {name!r} {how}; the end of its stderr:\n{words or '(empty)'}"
+
+
+def act_of(use: ToolUse) -> SandboxAct:
+    """A call of a tool as the episode's record has it."""
+    return SandboxAct("tool", f"{use.name}({use.arguments}) by {use.wire} -> {use.result}"[:2000], num_bytes=len(use.result))

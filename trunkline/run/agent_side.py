@@ -1,0 +1,66 @@
+"""The agent that a recipe names, in the place that it names. Owns the choice; what agents and sandboxes do is their rooms'."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import trunkline
+from trunkline.agents.boxed_command import CommandAgent
+from trunkline.agents.tool_loop import ToolLoop, shared_http
+from trunkline.agents.unsafe_command import UnsafeCommandAgent
+from trunkline.asgi import serve_uds
+from trunkline.protocols import Agent
+from trunkline.run.recipe import Recipe
+from trunkline.sandbox.catalog import open_sandboxes
+
+
+async def make_agent(recipe: Recipe, gateway_app: Any, sockets: Path, stack: contextlib.AsyncExitStack) -> Agent:
+    """The white-box loop in this process, a command on this host, or a command in a sandbox; `stack` ends what it needs.
+
+    Raises SandboxUnavailable if the recipe's sandbox cannot be had here.
+    """
+    command = tuple(_as_seen_from_here(part) for part in recipe.agent.command)
+    kind = recipe.sandbox.kind or ("isolated" if command else None)
+    if kind is None:
+        return ToolLoop(await stack.enter_async_context(shared_http()), max_turns=recipe.agent.max_turns)
+    if kind == "unsafe":
+        return UnsafeCommandAgent(command)
+    needed = list(_needed_by(command))
+    if not command:
+        command = loop_command(recipe.agent.max_turns)
+        needed = [Path(trunkline.__file__).parent]
+    door = sockets / "agents.sock"
+    serving = await serve_uds(gateway_app, door, mode=0o666)  # sandboxes have another user; the folder above is ours alone
+    stack.push_async_callback(serving.stop)
+    sandboxes = await stack.enter_async_context(open_sandboxes(recipe.sandbox, toolchain=needed))
+    return CommandAgent(command, sandboxes, await sandboxes.prepare(None), gateway=door)
+
+
+def loop_command(max_turns: int) -> tuple[str, ...]:
+    """The white-box loop as a program; without site, which reads every .pth file of the environment."""
+    path = f"PYTHONPATH={Path(trunkline.__file__).parents[1]}"
+    return ("env", path, sys.executable, "-S", "-m", "trunkline.agents.loop_program", str(max_turns))
+
+
+def _as_seen_from_here(part: str) -> str:
+    """A command runs in a directory of its own; a file that it names relative to this one stays that file.
+
+    Links are not followed: a virtual environment's python is one.
+    """
+    return str(Path(part).absolute()) if Path(part).is_file() else part
+
+
+def _needed_by(command: Sequence[str]) -> Iterator[Path]:
+    """What a sandbox must show for a command: the files that it names, and of a Python its whole environment."""
+    for part in filter(lambda part: Path(part).is_absolute() and Path(part).is_file(), command):
+        path = Path(part)
+        environment = path.parent.parent
+        if (environment / "pyvenv.cfg").is_file():
+            yield environment
+            yield path.resolve().parent.parent
+        else:
+            yield path

@@ -1,0 +1,387 @@
+"""Sandboxes as isolated host processes: no daemon, no root, nothing inside but a toolchain and a workspace. Owns their lives.
+
+    prepare ─► workspace (read-only) ──┬─► create ─► attempt: overlay, home, tmp ─► bwrap ─► server inside ─► commands
+                                       ├─► create ...                 │ snapshot, fork: stand still, copy layers, go on
+                                       └─► create ...                 ▼
+                                                               destroy: kill process 1, wait, remove cgroup and files
+
+Process 1 dies with the socket to us, and with it the kernel kills whatever runs in its process namespace; so nothing survives
+us either. What a killed owner left on disk, the next one removes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import shutil
+import signal
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from trunkline.errors import SandboxError, SandboxUnavailable
+from trunkline.protocols import Snapshot, Workspace
+from trunkline.sandbox import layers
+from trunkline.sandbox.cgroups import Cgroup, CgroupTree
+from trunkline.sandbox.config import SandboxConfig
+from trunkline.sandbox.host import DOORS, HOME, WORKSPACE, Host, Mount, Walls, default_toolchain, is_open_to_all, without_covered
+from trunkline.sandbox.served import ServedSandbox
+from trunkline.sandbox.watchdog import Watchdog
+from trunkline.sandbox.wire import Refused, ServerLink
+from trunkline.types import Command, Door, FileChange, SandboxLimits
+
+_READY_TIMEOUT_S = 60.0
+_END_TIMEOUT_S = 10.0
+_REMEDIES = """user namespaces seem to be closed to us. Remedies, by whoever has root on this host:
+  sysctl -w user.max_user_namespaces=15000                          where it is 0
+  sysctl -w kernel.unprivileged_userns_clone=1                      on older Debian kernels
+  sysctl -w kernel.apparmor_restrict_unprivileged_userns=0          on Ubuntu 23.10 and later, or an AppArmor profile for bwrap
+  docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined ...      within a container
+Alternatives: sandbox.kind="container" with a Docker engine, or sandbox.kind="unsafe" for commands that you trust as yourself."""
+
+
+@dataclass
+class IsolatedSandboxes:
+    """Implements `trunkline.protocols.Sandboxes` with bubblewrap."""
+
+    host: Host
+    """Command lines, and the folder of all files."""
+    cgroups: CgroupTree
+    """What holds memory, processes and cores."""
+    limits: SandboxLimits
+    """Of a sandbox that is created without its own."""
+    alive: set[IsolatedSandbox] = field(default_factory=set)
+    """Those not destroyed yet."""
+    _num_made: int = 0
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, config: SandboxConfig, *, toolchain: Sequence[Path] = ()) -> AsyncIterator[IsolatedSandboxes]:
+        """Ready for the length of the block; afterwards every sandbox and file is gone.
+
+        Raises SandboxUnavailable if this host cannot make one, with the remedy.
+        """
+        await asyncio.to_thread(remove_leftovers, _base(config))
+        state = await asyncio.to_thread(_make_state, config)
+        paths = without_covered([*default_toolchain(), *config.toolchain, *toolchain])
+        sandboxes = cls(Host(state, paths), await asyncio.to_thread(CgroupTree.probe, state.name), config.limits)
+        try:
+            await asyncio.to_thread(sandboxes.host.furnish)
+            await sandboxes._prove()
+            yield sandboxes
+        finally:
+            await asyncio.shield(sandboxes._close())
+
+    @property
+    def kind(self) -> str:
+        """Such as 'isolated (cgroups v1)'."""
+        if self.cgroups.version == "none":
+            return f"isolated (no cgroups: {self.cgroups.reason}; memory by watchdog, processes by rlimit, cores not held)"
+        return f"isolated (cgroups {self.cgroups.version})"
+
+    async def prepare(self, source: Path | None) -> Workspace:
+        """See `Sandboxes`: a copy, which later changes of `source` do not reach."""
+        target = self.host.state / "workspaces" / self._next_name()
+        await layers.copy_workspace(self.host, source, target)
+        return Workspace(str(target))
+
+    async def create(
+        self, start: Workspace | Snapshot, *, doors: Sequence[Door] = (), limits: SandboxLimits | None = None
+    ) -> IsolatedSandbox:
+        """See `Sandboxes`."""
+        sandbox = await self._new(start.workspace if isinstance(start, Snapshot) else start, limits or self.limits)
+        try:
+            if isinstance(start, Snapshot):
+                await layers.copy_layers(self.host, Path(start.location), sandbox.folder)
+            await sandbox.begin(doors)
+        except BaseException:
+            await asyncio.shield(sandbox.destroy())
+            raise
+        return sandbox
+
+    async def fork(self, sandbox: IsolatedSandbox, *, doors: Sequence[Door] = ()) -> IsolatedSandbox:
+        """Another sandbox with a copy of this one's files, taken while its processes stand still. Processes are not copied."""
+        other = await self._new(sandbox.workspace, sandbox.limits)
+        try:
+            await sandbox.copy_to(other.folder)
+            await other.begin(doors)
+        except BaseException:
+            await asyncio.shield(other.destroy())
+            raise
+        return other
+
+    async def take(self, sandbox: IsolatedSandbox) -> Snapshot:
+        """The files of a sandbox, for `Sandbox.snapshot`."""
+        folder = self.host.state / "snapshots" / self._next_name()
+        layers.make_layers(self.host, folder)
+        await sandbox.copy_to(folder)
+        return Snapshot(str(folder), sandbox.workspace)
+
+    async def discard(self, start: Workspace | Snapshot) -> None:
+        """See `Sandboxes`."""
+        await layers.remove(self.host, Path(start.location))
+
+    async def _new(self, workspace: Workspace, limits: SandboxLimits) -> IsolatedSandbox:
+        name = self._next_name()
+        folder = self.host.state / "attempts" / name
+        layers.make_layers(self.host, folder)
+        try:
+            cgroup = await asyncio.to_thread(self.cgroups.create, name, limits)
+        except OSError as error:
+            await layers.remove(self.host, folder)
+            raise SandboxError(f"cannot make a cgroup: {error}") from error
+        sandbox = IsolatedSandbox(self, folder, workspace, limits, cgroup)
+        self.alive.add(sandbox)
+        return sandbox
+
+    def _next_name(self) -> str:
+        self._num_made += 1
+        return str(self._num_made)
+
+    async def _prove(self) -> None:
+        """Makes one sandbox and runs a command in it: whatever is refused here is refused before any work is lost."""
+        try:
+            workspace = await self.prepare(None)
+            sandbox = await self.create(workspace)
+            try:
+                result = await sandbox.run(Command(("/bin/sh", "-c", "echo ready"), timeout_s=_READY_TIMEOUT_S))
+            finally:
+                await sandbox.destroy()
+                await self.discard(workspace)
+        except (SandboxError, OSError) as error:
+            raise SandboxUnavailable(f"this host makes no isolated sandbox: {error}\n{_REMEDIES}") from error
+        if result.stdout != b"ready\n":
+            raise SandboxUnavailable(f"a command in an isolated sandbox does not work on this host: {result}")
+
+    async def _close(self) -> None:
+        await asyncio.gather(*(sandbox.destroy() for sandbox in tuple(self.alive)), return_exceptions=True)
+        self.cgroups.close()
+        await layers.remove(self.host, self.host.state)
+        with contextlib.suppress(OSError):
+            self.host.state.parent.rmdir()  # unless another process has sandboxes there
+
+
+class IsolatedSandbox(ServedSandbox):
+    """Implements `trunkline.protocols.Sandbox`: one process namespace with a server in it."""
+
+    def __init__(self, owner: IsolatedSandboxes, folder: Path, workspace: Workspace, limits: SandboxLimits, cgroup: Cgroup) -> None:
+        super().__init__(limits)
+        self.folder = folder
+        self.workspace = workspace
+        self._owner = owner
+        self._cgroup = cgroup
+        self._process: asyncio.subprocess.Process | None = None
+        self._first: int | None = None
+        """A descriptor of process 1 (pidfd)."""
+        self._watchdog: Watchdog | None = None
+
+    async def begin(self, doors: Sequence[Door]) -> None:
+        """Starts process 1. Raises SandboxError with what bubblewrap says."""
+        with self.log.timed("create", f"{self._owner.kind}; doors: {', '.join(door.name for door in doors) or 'none'}"):
+            ours, theirs = socket.socketpair()
+            try:
+                with theirs:
+                    await self._launch(theirs.fileno(), doors)
+                link = self._link = await ServerLink.over(ours)
+            except BaseException:
+                ours.close()
+                raise
+            settings: dict[str, Any] = {
+                "workspace": WORKSPACE,
+                "environment": self._environment(),
+                "limits": self._rlimits(),
+                "doors": [(door.port, f"{DOORS}/{index}") for index, door in enumerate(doors)],
+            }
+            try:
+                async with asyncio.timeout(_READY_TIMEOUT_S):
+                    await link.request("hello", **settings)
+            except (SandboxError, Refused, TimeoutError) as error:
+                raise SandboxError(f"the sandbox did not start: {await self._complaint() or error!r}") from error
+            self._watchdog = Watchdog(self._owner.host, self.folder, self.limits, link, holds_memory=not self._cgroup.folders)
+            self._watchdog.start(self._spend)
+
+    async def snapshot(self) -> Snapshot:
+        """See `Sandbox`."""
+        with self.log.timed("snapshot", ""):
+            return await self._owner.take(self)
+
+    async def diff(self) -> tuple[FileChange, ...]:
+        """See `SandboxFiles`."""
+        with self.log.timed("diff", "") as act:
+            async with self._still():
+                changes = await layers.read_changes(self._owner.host, Path(self.workspace.location), self.folder / "upper")
+            act.num_bytes = sum(len(change.content) for change in changes)
+            return changes
+
+    async def copy_to(self, folder: Path) -> None:
+        """Copies its layers into the empty layers of another, while its processes stand still."""
+        async with self._still():
+            await layers.copy_layers(self._owner.host, self.folder, folder)
+
+    async def _launch(self, control: int, doors: Sequence[Door]) -> None:
+        host = self._owner.host
+        mounts = [Mount(self.folder / "home", HOME, is_writable=True), Mount(self.folder / "tmp", "/tmp", is_writable=True)]
+        mounts += [Mount(door.socket, f"{DOORS}/{index}") for index, door in enumerate(doors)]
+        info_read, info_write = os.pipe2(os.O_CLOEXEC)
+        with host.opened("seccomp.bpf") as (filter_fd,), _appending(self.folder / "log") as log:
+            walls = Walls(
+                mounts,
+                toolchain=host.toolchain,
+                overlay=(Path(self.workspace.location), self.folder / "upper", self.folder / "work"),
+                join_files=self._cgroup.join_files,
+                fds={"--seccomp": filter_fd, "--info-fd": info_write},
+            )
+            try:
+                self._process = await asyncio.create_subprocess_exec(
+                    *host.command(walls, host.server_command(control)),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+                    pass_fds=(control, filter_fd, info_write),
+                    start_new_session=True,
+                )
+            except OSError as error:
+                os.close(info_read)
+                raise SandboxError(f"cannot start a sandbox: {error}") from error
+            finally:
+                os.close(info_write)
+        self._first = _pidfd(await asyncio.to_thread(_read_to_end, info_read))
+
+    def _num_oom_kills(self) -> int:
+        return self._cgroup.num_oom_kills()
+
+    def _kill(self) -> None:
+        if self._first is not None:
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(self._first, signal.SIGKILL)
+        elif self._process is not None and self._process.returncode is None:
+            self._process.kill()
+
+    async def _destroy(self) -> None:
+        if self._watchdog is not None:
+            await self._watchdog.stop()
+        kills = self._cgroup.num_oom_kills()
+        if kills:
+            self.log.add("limit", f"the kernel killed {kills} of its processes for memory")
+        self._kill()
+        if self._link is not None:
+            await self._link.close()
+        if self._process is not None:
+            try:
+                await asyncio.wait_for(self._process.wait(), _END_TIMEOUT_S)
+            except TimeoutError:
+                self._process.kill()
+                await self._process.wait()
+        if self._first is not None:
+            os.close(self._first)
+            self._first = None
+        await asyncio.to_thread(self._cgroup.remove)
+        await layers.remove(self._owner.host, self.folder)
+        self._owner.alive.discard(self)
+        self.log.add("destroy", "")
+
+    async def _complaint(self) -> str:
+        self._kill()
+        if self._process is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._process.wait(), 1.0)
+        return await asyncio.to_thread((self.folder / "log").read_text, errors="replace")
+
+    def _environment(self) -> dict[str, str]:
+        return {"PATH": self._owner.host.search_path, "HOME": HOME, "TMPDIR": "/tmp", "LANG": "C.UTF-8", "USER": "agent", "TERM": "dumb"}
+
+    def _rlimits(self) -> list[tuple[int, int, int]]:
+        """Of each command's processes; counted in the sandbox's own user namespace."""
+        limits = self.limits
+        values = {
+            resource.RLIMIT_NPROC: limits.num_processes,
+            resource.RLIMIT_NOFILE: limits.num_open_files,
+            resource.RLIMIT_FSIZE: limits.disk_bytes,
+            resource.RLIMIT_CORE: 0,
+        }
+        if not self._cgroup.folders:
+            values[resource.RLIMIT_DATA] = limits.memory_bytes
+        return [(kind, value, value) for kind, value in values.items()]
+
+
+def remove_leftovers(base: Path) -> None:
+    """What owners that were killed have left: their sandboxes died with them, folders and cgroups did not."""
+    for folder in base.glob("*-*"):
+        pid, _, started = folder.name.partition("-")
+        if pid.isdigit() and _started_at(int(pid)) != started:
+            tree = CgroupTree.probe(folder.name)
+            for root in dict.fromkeys(tree.roots.values()):
+                for cgroup in root.glob("*/"):
+                    with contextlib.suppress(OSError):
+                        Cgroup((cgroup,)).remove()
+            tree.close()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _base(config: SandboxConfig) -> Path:
+    parent = config.directory or Path(os.environ.get("TMPDIR") or "/var/tmp")
+    return parent / f"trunkline-sandboxes-{os.geteuid()}"
+
+
+def _make_state(config: SandboxConfig) -> Path:
+    base = _base(config)
+    try:
+        base.mkdir(mode=0o711, parents=True, exist_ok=True)
+        if base.stat().st_uid != os.geteuid():
+            raise SandboxUnavailable(f"{base} belongs to another user; set sandbox.directory to a folder of your own")
+        base.chmod(0o711)
+        if os.geteuid() == 0 and not is_open_to_all(base):
+            raise SandboxUnavailable(f"root's sandboxes run as nobody, who cannot reach {base}; set sandbox.directory to an open one")
+        own = f"{os.getpid()}-{_started_at(os.getpid())}"
+        state = base / own
+        if state.exists():  # a second set of this process
+            state = Path(tempfile.mkdtemp(prefix=f"{own}.", dir=base))
+        else:
+            state.mkdir()
+    except OSError as error:
+        raise SandboxUnavailable(f"cannot keep sandboxes in {base}: {error.strerror}; set sandbox.directory") from error
+    return state
+
+
+def _started_at(pid: int) -> str:
+    """Tells a process from a later one with its number; '' if there is none."""
+    try:
+        return f"{psutil.Process(pid).create_time():.2f}"
+    except psutil.Error:
+        return ""
+
+
+@contextlib.contextmanager
+def _appending(path: Path) -> Iterator[int]:
+    """A descriptor for the complaints of bubblewrap and of the server, which no command of an agent has."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _read_to_end(fd: int) -> bytes:
+    """What bubblewrap says of its child: the pipe ends when it has made one, or died."""
+    with open(fd, "rb") as info:
+        return info.read()
+
+
+def _pidfd(info: bytes) -> int | None:
+    """A descriptor of bubblewrap's child, from what --info-fd says."""
+    digits = info.partition(b'"child-pid":')[2].strip().partition(b",")[0].strip(b" \n}")
+    if not digits.isdigit():
+        return None
+    try:
+        return os.pidfd_open(int(digits))
+    except OSError:
+        return None
