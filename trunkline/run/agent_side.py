@@ -16,6 +16,7 @@ from trunkline.asgi import serve_uds
 from trunkline.protocols import Agent
 from trunkline.run.recipe import Recipe
 from trunkline.sandbox.catalog import open_sandboxes
+from trunkline.sandbox.proxy import AllowedHosts
 
 
 async def make_agent(recipe: Recipe, gateway_app: Any, sockets: Path, stack: contextlib.AsyncExitStack) -> Agent:
@@ -37,7 +38,8 @@ async def make_agent(recipe: Recipe, gateway_app: Any, sockets: Path, stack: con
     serving = await serve_uds(gateway_app, door, mode=0o666)  # sandboxes have another user; the folder above is ours alone
     stack.push_async_callback(serving.stop)
     sandboxes = await stack.enter_async_context(open_sandboxes(recipe.sandbox, toolchain=needed))
-    return CommandAgent(command, sandboxes, await sandboxes.prepare(None), gateway=door)
+    allowed = AllowedHosts.parse(recipe.sandbox.allowed_hosts) if recipe.sandbox.allowed_hosts else None
+    return CommandAgent(command, sandboxes, await sandboxes.prepare(None), gateway=door, allowed_hosts=allowed)
 
 
 def loop_command(max_turns: int) -> tuple[str, ...]:

@@ -27,6 +27,9 @@ class SandboxConfig(BaseModel):
     toolchain: tuple[Path, ...] = Field(
         (), description="Directories of this host that commands see read-only, beside /usr, this Python and the files that they name."
     )
+    allowed_hosts: tuple[str, ...] = Field(
+        (), description="Hosts ('pypi.org', 'mirror.example:8080') that commands reach through an HTTP proxy; none: no network at all."
+    )
     directory: Path | None = Field(None, description="Where sandboxes keep their files; default: $TMPDIR, else /var/tmp.")
     image: str | None = Field(None, description="container: the image that commands run in.")
     memory_bytes: int = Field(_DEFAULT.memory_bytes, ge=16 * 2**20, description="Memory of one sandbox.")
