@@ -28,6 +28,7 @@ from trunkline.types import (
     PolicyVersion,
     Reward,
     SamplingParams,
+    SandboxAct,
     Task,
     ToolCall,
     VersionSpan,
@@ -133,6 +134,7 @@ def episodes(draw: st.DrawFn) -> Episode:
         rewards=() if status == "failed" else (Reward("outcome", draw(st.floats(0, 1)), draw(texts)),),
         failure=None if status == "finished" else Failure("agent", "Crash", draw(texts)),
         duration_s=draw(st.floats(0, 1e6)),
+        acts=tuple(draw(st.lists(st.builds(SandboxAct, texts, texts, st.none() | st.integers(-64, 255), st.floats(0, 1e3)), max_size=3))),
     )
 
 
@@ -317,6 +319,25 @@ def make_text(path: Path) -> None:
 def make_other_database(path: Path) -> None:
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE songs (title)")
+
+
+def test_a_journal_of_schema_1_is_read_as_it_is_and_extended_when_it_is_written(tmp_path: Path) -> None:
+    """Episodes had no acts then."""
+    acted = replace(an_episode(), episode_id="g000000-a01", attempt=1, acts=(SandboxAct("run", "make", 0),))
+
+    async def record(episode: Episode) -> None:
+        async with journal_at(tmp_path / "j") as journal:
+            await journal.record_episode(episode)
+
+    asyncio.run(record(an_episode()))
+    with contextlib.closing(sqlite3.connect(tmp_path / "j")) as connection:
+        connection.execute("ALTER TABLE episodes DROP COLUMN acts")
+        connection.execute("PRAGMA user_version=1")
+    with JournalReader.open(tmp_path / "j") as old:
+        assert list(old.episodes()) == [an_episode()]
+    asyncio.run(record(acted))
+    with JournalReader.open(tmp_path / "j") as new:
+        assert [episode.acts for episode in new.episodes()] == [(), acted.acts]
 
 
 def make_newer(path: Path) -> None:
