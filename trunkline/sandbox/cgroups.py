@@ -18,6 +18,8 @@ from trunkline.types import SandboxLimits
 _PERIOD_US = 100_000
 _V1_CONTROLLERS = ("memory", "pids", "cpu")
 _EMPTY_WITHIN_S = 5.0
+_OF_SWAP = ("memory.memsw.limit_in_bytes", "memory.swap.max")
+"""Only there where the kernel counts swap."""
 
 
 @dataclass(frozen=True)
@@ -95,16 +97,19 @@ class CgroupTree:
                 folder.mkdir()
             for controller, root in self.roots.items():
                 for file, value in _settings(self.version, controller, limits):
-                    (root / name / file).write_text(value)
+                    if file not in _OF_SWAP or (root / name / file).exists():
+                        (root / name / file).write_text(value)
         except OSError:
             cgroup.remove()
             raise
         return cgroup
 
     def close(self) -> None:
-        """Removes our directories, once they hold no sandbox."""
+        """Removes our directories, with those of sandboxes that are left in them, once they hold no process."""
         for root in dict.fromkeys(self.roots.values()):
             with contextlib.suppress(OSError):
+                for folder in root.glob("*/"):
+                    Cgroup((folder,)).remove()
                 root.rmdir()
 
     def _open(self) -> None:
@@ -137,7 +142,7 @@ def _v2_parents(mount: Path) -> Sequence[Path]:
         (own,) = [line.partition("::")[2] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::")]
     except (OSError, ValueError):
         return ()
-    return (mount,) if os.geteuid() == 0 else ((mount / own.lstrip("/")).parent,)
+    return (mount,) if os.geteuid() == 0 or own == "/" else ((mount / own.lstrip("/")).parent,)
 
 
 def _settings(version: str, controller: str, limits: SandboxLimits) -> list[tuple[str, str]]:
@@ -146,7 +151,7 @@ def _settings(version: str, controller: str, limits: SandboxLimits) -> list[tupl
     memory, processes = str(limits.memory_bytes), str(limits.num_processes)
     match version, controller:
         case "v1", "memory":
-            return [("memory.limit_in_bytes", memory)]
+            return [("memory.limit_in_bytes", memory), ("memory.memsw.limit_in_bytes", memory)]
         case "v1", "cpu":
             return [("cpu.cfs_period_us", str(_PERIOD_US)), ("cpu.cfs_quota_us", str(quota))]
         case "v2", "memory":

@@ -33,17 +33,23 @@ if TYPE_CHECKING:
 
 CHUNK = 65536
 MAX_QUEUED = 4 * CHUNK
-MAX_LINKS = 512
+MAX_LINKS = 384
+"""Connections to doors: two descriptors each, of the 1,024 that a process usually has; commands need some too."""
 LINGER_S = 0.05
 """After a command's end: for output on its way; what it left running may hold its pipes for ever."""
-MAX_NAMES = 20_000
+MAX_NAMES = 10_000
+"""In one reply, whose head may have 16 MiB: each is 255 bytes at most, and a byte 6 in JSON."""
 PR_SET_DUMPABLE = 4
 STOPPED = "TtZX"
+VFORK_S = 0.3
+"""In state D for so long: it waits for a child of its vfork(), which stands still, or for a disk; not for a writer's pause (0.2 s)."""
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def main() -> None:
     """Serves until the host hangs up; then everything in this process namespace is killed by the kernel."""
+    if sys.version_info < (3, 9):  # noqa: UP036  (an image's own)
+        sys.exit(f"python3 is {sys.version.split()[0]} here, and the server of a sandbox needs 3.9 or newer")
     set_dumpable(0)  # no other process of our user may read or write our memory
     Server(connect(sys.argv[1])).serve()
     os._exit(0)
@@ -113,8 +119,7 @@ class Process:
     """A started command: its pipes, what it wrote, how it ended. `outputs` is one stream or two."""
 
     def __init__(self, number: int, pid: int, outputs: list[Output], *, is_service: bool, ends_at: float | None) -> None:
-        self.number = number
-        self.pid = pid
+        self.number, self.pid = number, pid
         self.outputs = outputs
         self.is_service = is_service
         self.ends_at = ends_at
@@ -152,6 +157,7 @@ class Server:
     def serve(self) -> None:
         """Until the host hangs up."""
         wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # none reaches process 1 that it does not handle: nobody inside can end us
         _signal.signal(_signal.SIGCHLD, lambda *_: None)
         _signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         os.set_blocking(self.control, False)
@@ -233,10 +239,7 @@ class Server:
     def send(self) -> None:
         """Writes what the host takes now."""
         try:
-            while self.outbox:
-                del self.outbox[: os.write(self.control, self.outbox[: 4 * CHUNK])]
-        except BlockingIOError:
-            pass
+            drain(self.outbox, self.control)
         except OSError:
             os._exit(0)  # the host is gone
         self.watch(self.control, select.EPOLLIN | (select.EPOLLOUT if self.outbox else 0), self.on_control)
@@ -300,7 +303,7 @@ class Server:
         ends_at = None if timeout is None else time.monotonic() + timeout
         process = Process(number, pid, [Output(max_output) for _ in outs], is_service=is_service, ends_at=ends_at)
         self.processes[number] = self.by_pid[pid] = process
-        for (read, _), output in zip(outs, process.outputs, strict=True):
+        for (read, _), output in zip(outs, process.outputs):  # noqa: B905  (strict= came with Python 3.10, an image may have 3.9)
             self.collect(process, read, output)
         self.feed(in_write, stdin)
         return process
@@ -319,10 +322,8 @@ class Server:
             for kind, soft, hard in self.limits:
                 resource.setrlimit(kind, (soft, hard))
             os.execvpe(argv[0], argv, environment)
-        except OSError as error:
-            os.write(told, b"%d" % (error.errno or errno.EINVAL))
-        except ValueError:  # a NUL in an argument
-            os.write(told, b"%d" % errno.EINVAL)
+        except (OSError, ValueError) as error:  # ValueError: a NUL in an argument
+            os.write(told, b"%d" % (getattr(error, "errno", None) or errno.EINVAL))
         os._exit(127)
 
     def be_killed_first(self) -> None:
@@ -421,7 +422,8 @@ class Server:
 
     def kill_session(self, leader: int) -> None:
         """SIGKILL to all processes of a command's session; those that left it stay, within the sandbox."""
-        signal_all([pid for pid, _, session in each_process() if session == leader], _signal.SIGKILL)
+        # Its first group at once: who forks without end is gone from a list before the list is used.
+        signal_all([-leader, *(pid for pid, _, session in each_process() if session == leader)], _signal.SIGKILL)
 
     # --- files --------------------------------------------------------------------------------------------------------
 
@@ -434,8 +436,6 @@ class Server:
         fd = os.open(self.inside(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
         with open(fd, "rb", buffering=0) as file:
             self.check_regular(fd)
-            if os.fstat(fd).st_size > max_bytes:
-                raise OSError(errno.EFBIG, "")
             content = file.read(max_bytes + 1) or b""
         if len(content) > max_bytes:
             raise OSError(errno.EFBIG, "")
@@ -493,15 +493,18 @@ class Server:
     def freeze(self, request: int, body: bytes) -> None:
         """Stops every process but this one, and remembers which stood still before."""
         before = {pid for pid, state, _ in each_process() if state in STOPPED}
-        deadline = time.monotonic() + 10.0
+        started = ran_at = time.monotonic()
         while True:
-            moving = [pid for pid, state, _ in each_process() if pid != 1 and state not in STOPPED]
-            if not moving:
+            signal_all([-1], _signal.SIGSTOP)  # to all but us at once, whoever forks meanwhile
+            processes = [pid for pid, _, _ in each_process() if pid != 1]
+            moving = {state for pid in processes for _, state, _ in each_process(f"/proc/{pid}/task")}.difference(STOPPED)
+            now = time.monotonic()
+            ran_at = ran_at if moving <= {"D"} else now
+            if not moving or now - ran_at > VFORK_S:
                 break
-            if time.monotonic() > deadline:
+            if now - started > 10.0:
                 self.release(before)
                 raise OSError(errno.EBUSY, "")
-            signal_all(moving, _signal.SIGSTOP)
             time.sleep(0.001)
         self.standing_still = sorted(before)
         self.reply(request, {"ready": True})
@@ -566,7 +569,7 @@ class Link:
             if events & (select.EPOLLIN | select.EPOLLHUP) and not self.has_ended[fd]:
                 self.pull(fd)
             if events & select.EPOLLOUT:
-                self.push(fd)
+                drain(self.queued[fd], fd)
             if events & select.EPOLLERR:
                 raise OSError(errno.ECONNRESET, "")
             for end in self.peer:
@@ -595,18 +598,9 @@ class Link:
             return
         if data:
             self.queued[self.peer[fd]] += data
-            self.push(self.peer[fd])
+            drain(self.queued[self.peer[fd]], self.peer[fd])
         else:
             self.has_ended[fd] = True
-
-    def push(self, fd: int) -> None:
-        """Writes what is queued for `fd`."""
-        queue = self.queued[fd]
-        try:
-            while queue:
-                del queue[: os.write(fd, queue[:CHUNK])]
-        except BlockingIOError:
-            pass
 
     def shut_if_done(self, fd: int) -> None:
         """Ends the direction towards `fd` once its peer has ended and everything is written."""
@@ -625,13 +619,26 @@ class Link:
         self.server.num_links -= 1
 
 
-def each_process() -> list[tuple[int, str, int]]:
-    """Pid, state and session of every process here."""
-    found = []
-    for name in os.listdir("/proc"):
+def drain(queue: bytearray, fd: int) -> None:
+    """Writes of the queue what is taken now."""
+    try:
+        while queue:
+            del queue[: os.write(fd, queue[: 4 * CHUNK])]
+    except BlockingIOError:
+        pass
+
+
+def each_process(folder: str = "/proc") -> list[tuple[int, str, int]]:
+    """Pid, state and session of every process here, or of every thread of one."""
+    found: list[tuple[int, str, int]] = []
+    try:
+        names = os.listdir(folder)
+    except OSError:  # it ended meanwhile
+        return found
+    for name in names:
         if name.isdigit():
             try:
-                with open(f"/proc/{name}/stat", "rb", buffering=0) as file:
+                with open(f"{folder}/{name}/stat", "rb", buffering=0) as file:
                     fields = file.read(4096).rpartition(b")")[2].split()
             except OSError:
                 continue

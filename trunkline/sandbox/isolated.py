@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import os
 import resource
-import shutil
 import signal
 import socket
 import tempfile
@@ -25,14 +24,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from trunkline.errors import SandboxError, SandboxUnavailable
 from trunkline.protocols import Snapshot, Workspace
 from trunkline.sandbox import layers
 from trunkline.sandbox.cgroups import Cgroup, CgroupTree
 from trunkline.sandbox.config import SandboxConfig
 from trunkline.sandbox.host import DOORS, HOME, WORKSPACE, Host, Mount, Walls, default_toolchain, is_open_to_all, without_covered
+from trunkline.sandbox.owner import has_ended, own_name
 from trunkline.sandbox.served import ServedSandbox
 from trunkline.sandbox.watchdog import Watchdog
 from trunkline.sandbox.wire import Refused, ServerLink
@@ -40,11 +38,14 @@ from trunkline.types import Command, Door, FileChange, SandboxLimits
 
 _READY_TIMEOUT_S = 60.0
 _END_TIMEOUT_S = 10.0
-_REMEDIES = """user namespaces seem to be closed to us. Remedies, by whoever has root on this host:
+_NAME_BYTES = 4096
+"""Of a file's place in an archive, at most, unless a path is very long."""
+_REMEDIES = """Most often user namespaces are closed to us. Remedies, by whoever has root on this host:
   sysctl -w user.max_user_namespaces=15000                          where it is 0
   sysctl -w kernel.unprivileged_userns_clone=1                      on older Debian kernels
   sysctl -w kernel.apparmor_restrict_unprivileged_userns=0          on Ubuntu 23.10 and later, or an AppArmor profile for bwrap
   docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined ...      within a container
+  sandbox.directory=PATH on ext4, xfs, btrfs or tmpfs              where overlayfs cannot write, as on a container's own root
 Alternatives: sandbox.kind="container" with a Docker engine, or sandbox.kind="unsafe" for commands that you trust as yourself."""
 
 
@@ -69,13 +70,13 @@ class IsolatedSandboxes:
 
         Raises SandboxUnavailable if this host cannot make one, with the remedy.
         """
-        await asyncio.to_thread(remove_leftovers, _base(config))
         state = await asyncio.to_thread(_make_state, config)
         paths = without_covered([*default_toolchain(), *config.toolchain, *toolchain])
         sandboxes = cls(Host(state, paths), await asyncio.to_thread(CgroupTree.probe, state.name), config.limits)
         try:
             await asyncio.to_thread(sandboxes.host.furnish)
             await sandboxes._prove()
+            await remove_leftovers(sandboxes.host)
             yield sandboxes
         finally:
             await asyncio.shield(sandboxes._close())
@@ -90,7 +91,8 @@ class IsolatedSandboxes:
     async def prepare(self, source: Path | None) -> Workspace:
         """See `Sandboxes`: a copy, which later changes of `source` do not reach."""
         target = self.host.state / "workspaces" / self._next_name()
-        await layers.copy_workspace(self.host, source, target)
+        async with self._whole(target):
+            await layers.copy_workspace(self.host, source, target)
         return Workspace(str(target))
 
     async def create(
@@ -121,8 +123,9 @@ class IsolatedSandboxes:
     async def take(self, sandbox: IsolatedSandbox) -> Snapshot:
         """The files of a sandbox, for `Sandbox.snapshot`."""
         folder = self.host.state / "snapshots" / self._next_name()
-        layers.make_layers(self.host, folder)
-        await sandbox.copy_to(folder)
+        async with self._whole(folder):
+            layers.make_layers(self.host, folder)
+            await sandbox.copy_to(folder)
         return Snapshot(str(folder), sandbox.workspace)
 
     async def discard(self, start: Workspace | Snapshot) -> None:
@@ -132,15 +135,28 @@ class IsolatedSandboxes:
     async def _new(self, workspace: Workspace, limits: SandboxLimits) -> IsolatedSandbox:
         name = self._next_name()
         folder = self.host.state / "attempts" / name
-        layers.make_layers(self.host, folder)
-        try:
-            cgroup = await asyncio.to_thread(self.cgroups.create, name, limits)
-        except OSError as error:
-            await layers.remove(self.host, folder)
-            raise SandboxError(f"cannot make a cgroup: {error}") from error
+        async with self._whole(folder):
+            layers.make_layers(self.host, folder)
+            making = asyncio.create_task(asyncio.to_thread(self.cgroups.create, name, limits))
+            try:
+                cgroup = await asyncio.shield(making)
+            except OSError as error:
+                raise SandboxError(f"cannot make a cgroup: {error}") from error
+            except asyncio.CancelledError:
+                await asyncio.to_thread((await making).remove)
+                raise
         sandbox = IsolatedSandbox(self, folder, workspace, limits, cgroup)
         self.alive.add(sandbox)
         return sandbox
+
+    @asynccontextmanager
+    async def _whole(self, folder: Path) -> AsyncIterator[None]:
+        """Removes the folder if what makes it fails or is cancelled."""
+        try:
+            yield
+        except BaseException:
+            await asyncio.shield(layers.remove(self.host, folder))
+            raise
 
     def _next_name(self) -> str:
         self._num_made += 1
@@ -164,7 +180,7 @@ class IsolatedSandboxes:
     async def _close(self) -> None:
         await asyncio.gather(*(sandbox.destroy() for sandbox in tuple(self.alive)), return_exceptions=True)
         self.cgroups.close()
-        await layers.remove(self.host, self.host.state)
+        await _remove_state(self.host, self.host.state)
         with contextlib.suppress(OSError):
             self.host.state.parent.rmdir()  # unless another process has sandboxes there
 
@@ -205,7 +221,7 @@ class IsolatedSandbox(ServedSandbox):
                     await link.request("hello", **settings)
             except (SandboxError, Refused, TimeoutError) as error:
                 raise SandboxError(f"the sandbox did not start: {await self._complaint() or error!r}") from error
-            self._watchdog = Watchdog(self._owner.host, self.folder, self.limits, link, holds_memory=not self._cgroup.folders)
+            self._watchdog = Watchdog(self._measure, self.limits, link, holds_memory=not self._cgroup.folders)
             self._watchdog.start(self._spend)
 
     async def snapshot(self) -> Snapshot:
@@ -217,7 +233,9 @@ class IsolatedSandbox(ServedSandbox):
         """See `SandboxFiles`."""
         with self.log.timed("diff", "") as act:
             async with self._still():
-                changes = await layers.read_changes(self._owner.host, Path(self.workspace.location), self.folder / "upper")
+                most = self.limits.disk_bytes + self.limits.num_files * _NAME_BYTES
+                base, upper = Path(self.workspace.location), self.folder / "upper"
+                changes = await layers.read_changes(self._owner.host, base, upper, max_bytes=most)
             act.num_bytes = sum(len(change.content) for change in changes)
             return changes
 
@@ -247,6 +265,7 @@ class IsolatedSandbox(ServedSandbox):
                     stderr=log,
                     env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
                     pass_fds=(control, filter_fd, info_write),
+                    umask=0o022,  # not ours: what commands make must not depend on who runs us
                     start_new_session=True,
                 )
             except OSError as error:
@@ -256,7 +275,11 @@ class IsolatedSandbox(ServedSandbox):
                 os.close(info_write)
         self._first = _pidfd(await asyncio.to_thread(_read_to_end, info_read))
 
-    def _num_oom_kills(self) -> int:
+    async def _measure(self) -> layers.Usage:
+        usage = await asyncio.to_thread(layers.measure, self.folder)
+        return await layers.measure_inside(self._owner.host, self.folder) if usage.is_hidden else usage
+
+    async def _num_oom_kills(self) -> int:
         return self._cgroup.num_oom_kills()
 
     def _kill(self) -> None:
@@ -313,18 +336,20 @@ class IsolatedSandbox(ServedSandbox):
         return [(kind, value, value) for kind, value in values.items()]
 
 
-def remove_leftovers(base: Path) -> None:
-    """What owners that were killed have left: their sandboxes died with them, folders and cgroups did not."""
-    for folder in base.glob("*-*"):
-        pid, _, started = folder.name.partition("-")
-        if pid.isdigit() and _started_at(int(pid)) != started:
-            tree = CgroupTree.probe(folder.name)
-            for root in dict.fromkeys(tree.roots.values()):
-                for cgroup in root.glob("*/"):
-                    with contextlib.suppress(OSError):
-                        Cgroup((cgroup,)).remove()
-            tree.close()
-            shutil.rmtree(folder, ignore_errors=True)
+async def remove_leftovers(host: Host) -> None:
+    """What owners that were killed have left: their sandboxes died with them, folders and cgroups did not. Raises SandboxError."""
+    for folder in host.state.parent.glob("*-*"):
+        if has_ended(folder.name):
+            tree = await asyncio.to_thread(CgroupTree.probe, folder.name)
+            await asyncio.to_thread(tree.close)
+            await _remove_state(host, folder)
+
+
+async def _remove_state(host: Host, state: Path) -> None:
+    """A folder of sandboxes, first what agents made in it: that belongs to their user, the rest to us. Raises SandboxError."""
+    for folder in [path for name in ("attempts", "snapshots", "workspaces") for path in (state / name).glob("*")]:
+        await layers.remove(host, folder)
+    await layers.remove(host, state)
 
 
 def _base(config: SandboxConfig) -> Path:
@@ -336,28 +361,14 @@ def _make_state(config: SandboxConfig) -> Path:
     base = _base(config)
     try:
         base.mkdir(mode=0o711, parents=True, exist_ok=True)
-        if base.stat().st_uid != os.geteuid():
-            raise SandboxUnavailable(f"{base} belongs to another user; set sandbox.directory to a folder of your own")
+        if base.is_symlink() or base.stat().st_uid != os.geteuid():
+            raise SandboxUnavailable(f"{base} is a link or belongs to another user; set sandbox.directory to a folder of your own")
         base.chmod(0o711)
         if os.geteuid() == 0 and not is_open_to_all(base):
             raise SandboxUnavailable(f"root's sandboxes run as nobody, who cannot reach {base}; set sandbox.directory to an open one")
-        own = f"{os.getpid()}-{_started_at(os.getpid())}"
-        state = base / own
-        if state.exists():  # a second set of this process
-            state = Path(tempfile.mkdtemp(prefix=f"{own}.", dir=base))
-        else:
-            state.mkdir()
+        return Path(tempfile.mkdtemp(prefix=f"{own_name()}-", dir=base))  # its name is also the cgroups', so no other set may have it
     except OSError as error:
         raise SandboxUnavailable(f"cannot keep sandboxes in {base}: {error.strerror}; set sandbox.directory") from error
-    return state
-
-
-def _started_at(pid: int) -> str:
-    """Tells a process from a later one with its number; '' if there is none."""
-    try:
-        return f"{psutil.Process(pid).create_time():.2f}"
-    except psutil.Error:
-        return ""
 
 
 @contextlib.contextmanager

@@ -51,6 +51,7 @@ class _Copy:
         kind = stat.S_IFMT(found.st_mode)
         if kind == stat.S_IFDIR:
             os.mkdir(name, 0o700, dir_fd=target)
+            os.chown(name, found.st_uid, found.st_gid, dir_fd=target, follow_symlinks=False)  # now: coreutils may have to go on in it
             with _opened(name, source) as inner_source, _opened(name, target) as inner_target:
                 self.directory(inner_source, inner_target, depth=depth + 1, path=f"{path}/")
         elif kind == stat.S_IFREG:
@@ -68,6 +69,8 @@ class _Copy:
         if first is not None:
             os.link(first, name, src_dir_fd=self.root, dst_dir_fd=target)
             return
+        if found.st_blocks * 512 < found.st_size:  # its holes would become zeros on our disk
+            raise CannotCopy("a file with holes")
         if found.st_nlink > 1:
             self.linked[found.st_dev, found.st_ino] = path
         read_fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=source)

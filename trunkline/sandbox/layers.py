@@ -16,7 +16,7 @@ import shutil
 import stat
 import tarfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trunkline.errors import SandboxError
@@ -28,6 +28,7 @@ LAYERS = ("upper", "home", "tmp")
 _POWERS = ("CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER")
 _OPAQUE = "SCHILY.xattr.user.overlay.opaque"
 _MAX_PATH_BYTES = 4096
+_MAX_WORDS_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,12 @@ async def copy_layers(host: Host, source: Path, target: Path) -> None:
     """Copies all layers with owners, times, links, attributes and whiteouts. Raises SandboxError."""
     try:
         for name in LAYERS:
-            await asyncio.to_thread(copy_directory, source / name, target / name)
+            copying = asyncio.create_task(asyncio.to_thread(copy_directory, source / name, target / name))
+            try:
+                await asyncio.shield(copying)
+            except asyncio.CancelledError:
+                await asyncio.wait([copying])  # a thread goes on, and would write what is being removed
+                raise
     except CannotCopy:
         mounts = [Mount(source, "/from"), Mount(target, "/to", is_writable=True)]
         copies = [f"/from/{name}" for name in LAYERS]
@@ -89,10 +95,11 @@ async def remove(host: Host, folder: Path) -> None:
         raise SandboxError(f"cannot remove {folder}; what is left there is a sandbox's, remove it by hand")
 
 
-async def read_changes(host: Host, base: Path, upper: Path) -> tuple[FileChange, ...]:
-    """What an upper layer does to its base, by path. Raises SandboxError."""
+async def read_changes(host: Host, base: Path, upper: Path, *, max_bytes: int) -> tuple[FileChange, ...]:
+    """What an upper layer does to its base, by path. Raises SandboxError, also if it is more than `max_bytes` with all names:
+    files may claim what they do not hold."""
     options = ["--xattrs", "--xattrs-include=user.*"]
-    archive = await _run_inside(host, [Mount(upper, "/from")], ["tar", "-C", "/from", *options, "-cf", "-", "."])
+    archive = await _run_inside(host, [Mount(upper, "/from")], ["tar", "-C", "/from", *options, "-cf", "-", "."], max_bytes=max_bytes)
     return await asyncio.to_thread(_parse_changes, base, archive)
 
 
@@ -105,15 +112,18 @@ def _parse_changes(base: Path, archive: bytes) -> tuple[FileChange, ...]:
                 continue
             if member.isdir() and member.pax_headers.get(_OPAQUE) == "y":
                 changes |= {deleted.path: deleted for deleted in _all_deleted(base, path)}
-            changes[path] = _change(tar, member, path)
-    directories = {path for path, change in changes.items() if change.kind == "directory" and (base / path).is_dir()}
-    return tuple(changes[path] for path in sorted(changes) if path not in directories)
+            # Of a file's second name the first one's change: its content is not held twice, and all whiteouts may be one file.
+            first = changes.get(posixpath.normpath(member.linkname)) if member.islnk() else None
+            changes[path] = _change(tar, member, path) if first is None else replace(first, path=path)
+    same = {path for path, change in changes.items() if change.kind == "directory" and _mode_of_directory(base, path) == change.mode}
+    return tuple(changes[path] for path in sorted(changes) if path not in same)
 
 
 def measure(folder: Path) -> Usage:
     """Disk blocks and names of all layers; no link is followed."""
     num_bytes = num_files = 0
     is_hidden = False
+    linked: set[int] = set()
     stack = [str(folder / name) for name in LAYERS]
     while stack:
         path = stack.pop()
@@ -123,10 +133,14 @@ def measure(folder: Path) -> Usage:
             with os.scandir(path) as entries:
                 for entry in entries:
                     found = entry.stat(follow_symlinks=False)
-                    num_bytes += found.st_blocks * 512
                     num_files += 1
                     if stat.S_ISDIR(found.st_mode):
                         stack.append(entry.path)
+                    elif found.st_nlink > 1:  # stored once, whatever it is called
+                        if found.st_ino in linked:
+                            continue
+                        linked.add(found.st_ino)
+                    num_bytes += found.st_blocks * 512
         except FileNotFoundError:
             continue
         except OSError:
@@ -136,10 +150,12 @@ def measure(folder: Path) -> Usage:
 
 async def measure_inside(host: Host, folder: Path) -> Usage:
     """The same by du, with powers over the sandbox's user's files: for what was hidden. Raises SandboxError."""
-    mounts = [Mount(folder, "/from")]
-    sizes = [int(line.split()[0]) for line in (await _run_inside(host, mounts, ["du", "-s", "-B1", "/from"])).splitlines()]
-    names = [int(line.split()[0]) for line in (await _run_inside(host, mounts, ["du", "-s", "--inodes", "/from"])).splitlines()]
-    return Usage(sum(sizes), sum(names), is_hidden=False)
+    script = "exec 2>/dev/null; du -s -B1 /from; du -s --inodes /from; true"  # its status is 1 also if a file is gone when it looks
+    lines = (await _run_inside(host, [Mount(folder, "/from")], ["/bin/sh", "-c", script])).splitlines()
+    if len(lines) != 2:
+        raise SandboxError(f"du printed {len(lines)} lines, not 2")
+    num_bytes, num_files = (int(line.split()[0]) for line in lines)
+    return Usage(num_bytes, num_files, is_hidden=False)
 
 
 def _change(tar: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> FileChange:
@@ -149,14 +165,30 @@ def _change(tar: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> FileCha
         return FileChange(path, "symlink", content=os.fsencode(member.linkname))
     if member.isdir():
         return FileChange(path, "directory", member.mode)
-    source = tar.extractfile(member) if member.isreg() or member.islnk() else None
+    source = tar.extractfile(member) if member.isreg() else None
     return FileChange(path, "other", member.mode) if source is None else FileChange(path, "file", member.mode, source.read())
 
 
 def _all_deleted(base: Path, path: str) -> list[FileChange]:
     """An opaque directory hides all that the base has below it; what is there again comes later in the archive."""
-    top = base / path
-    return [FileChange(str(found.relative_to(base)), "deleted") for found in top.rglob("*")] if top.is_dir() else []
+    if _mode_of_directory(base, path) is None:
+        return []
+    return [FileChange(str(found.relative_to(base)), "deleted") for found in (base / path).rglob("*")]
+
+
+def _mode_of_directory(base: Path, path: str) -> int | None:
+    """None if there is none in the base. A link there is not followed: it may lead to a directory of this host."""
+    place, mode = str(base), None
+    for name in path.split("/"):
+        place = f"{place}/{name}"
+        try:
+            found = os.lstat(place)
+        except OSError:  # not there, or a longer path than there can be
+            return None
+        if not stat.S_ISDIR(found.st_mode):
+            return None
+        mode = stat.S_IMODE(found.st_mode)
+    return mode
 
 
 def _remove_plainly(folder: Path) -> bool:
@@ -172,20 +204,33 @@ def _remove_plainly(folder: Path) -> bool:
     return True
 
 
-async def _run_inside(host: Host, mounts: Sequence[Mount], argv: Sequence[str]) -> bytes:
-    return await _run(host.command(Walls(mounts, capabilities=_POWERS), argv))
+async def _run_inside(host: Host, mounts: Sequence[Mount], argv: Sequence[str], *, max_bytes: int = _MAX_WORDS_BYTES) -> bytes:
+    return await _run(host.command(Walls(mounts, capabilities=_POWERS), argv), max_bytes=max_bytes)
 
 
-async def _run(command: Sequence[str]) -> bytes:
-    """Stdout of a tool. Raises SandboxError if it fails."""
+async def _run(command: Sequence[str], *, max_bytes: int = _MAX_WORDS_BYTES) -> bytes:
+    """Stdout of a tool. Raises SandboxError if it fails, or says more than `max_bytes`."""
     process = await asyncio.create_subprocess_exec(
-        *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, limit=2**20
     )
+    assert process.stdout is not None and process.stderr is not None
     try:
-        stdout, stderr = await process.communicate()
-    except asyncio.CancelledError:
-        process.kill()
+        stdout, stderr = await asyncio.gather(_read(process.stdout, max_bytes), _read(process.stderr, _MAX_WORDS_BYTES))
+        await process.wait()
+    except (asyncio.CancelledError, SandboxError):
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
         raise
     if process.returncode:
         raise SandboxError(f"{' '.join(command[-8:])} failed with status {process.returncode}: {stderr.decode(errors='replace')[-500:]}")
     return stdout
+
+
+async def _read(stream: asyncio.StreamReader, max_bytes: int) -> bytes:
+    """A stream to its end. Raises SandboxError if it is longer: an agent decides how much there is, and we hold it in memory."""
+    content = bytearray()
+    while data := await stream.read(2**20):
+        content += data
+        if len(content) > max_bytes:
+            raise SandboxError(f"there is more than {max_bytes:,} bytes to read of what the sandbox left")
+    return bytes(content)

@@ -35,7 +35,7 @@ class ServedSandbox(ABC):
         """Ends it and removes what is left."""
 
     @abstractmethod
-    def _num_oom_kills(self) -> int:
+    async def _num_oom_kills(self) -> int:
         """How often the kernel killed in it for memory."""
 
     @property
@@ -51,13 +51,13 @@ class ServedSandbox(ABC):
     async def run(self, command: Command) -> CommandResult:
         """See `Sandbox`."""
         with self.log.timed("run", " ".join(command.argv)) as act:
-            number, answer = self._server().ask("run", command.stdin, **_wire_command(command))
+            number, answer = await self._send("run", command.stdin, **_wire_command(command))
             try:
                 head, body = await answer
             except Refused as error:
                 raise CommandNotStarted(f"cannot start {command.argv[0]!r} in the sandbox: {error}") from None
             except SandboxError as error:
-                raise self._explained(error) from None
+                raise (await self._explained(error)) from None
             except asyncio.CancelledError:
                 with contextlib.suppress(SandboxError):
                     self._server().ask("stop", process=number)
@@ -69,13 +69,13 @@ class ServedSandbox(ABC):
     async def start(self, command: Command) -> ServedService:
         """See `Sandbox`."""
         with self.log.timed("start", " ".join(command.argv)):
-            number, answer = self._server().ask("start", command.stdin, **_wire_command(command))
+            number, answer = await self._send("start", command.stdin, **_wire_command(command))
             try:
                 await answer
             except Refused as error:
                 raise CommandNotStarted(f"cannot start {command.argv[0]!r} in the sandbox: {error}") from None
             except SandboxError as error:
-                raise self._explained(error) from None
+                raise (await self._explained(error)) from None
             return ServedService(self, number, command.argv[0])
 
     async def read(self, path: str, *, max_bytes: int = 2**24) -> bytes:
@@ -107,7 +107,7 @@ class ServedSandbox(ABC):
         except Refused as error:
             raise SandboxError(f"{op}: {error}") from None
         except SandboxError as error:
-            raise self._explained(error) from None
+            raise (await self._explained(error)) from None
 
     async def destroy(self) -> None:
         """See `Sandbox`."""
@@ -115,13 +115,19 @@ class ServedSandbox(ABC):
             self._destroying = asyncio.create_task(self._destroy())
         await asyncio.shield(self._destroying)
 
+    async def _send(self, op: str, body: bytes, **head: Any) -> tuple[int, asyncio.Future[tuple[dict[str, Any], bytes]]]:
+        """`ServerLink.ask`, once no copy is being taken: what starts or is written meanwhile would not stand still."""
+        async with self._standing_still:
+            return self._server().ask(op, body, **head)
+
     async def _ask_for_file(self, op: str, path: str, content: bytes = b"", **head: int) -> tuple[dict[str, Any], bytes]:
         try:
-            return await self._server().request(op, content, path=path, **head)
+            _, answer = await self._send(op, content, path=path, **head)
+            return await answer
         except Refused as error:
             raise FileAccessError(f"cannot {op} {path!r} in the sandbox: {error}") from None
         except SandboxError as error:
-            raise self._explained(error) from None
+            raise (await self._explained(error)) from None
 
     @asynccontextmanager
     async def _still(self) -> AsyncIterator[None]:
@@ -141,9 +147,9 @@ class ServedSandbox(ABC):
             raise SandboxError("the sandbox was destroyed; create another")
         return self._link
 
-    def _explained(self, error: SandboxError) -> Exception:
+    async def _explained(self, error: SandboxError) -> Exception:
         """Why it is gone, if we know it."""
-        if not self._spent and self._num_oom_kills():
+        if not self._spent and await self._num_oom_kills():
             self._spent = f"the sandbox spent its memory of {self.limits.memory_bytes:,} bytes, and the kernel killed its first process"
         return LimitExceeded(self._spent) if self._spent else error
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from trunkline.errors import SandboxError
-from trunkline.sandbox import layers
-from trunkline.sandbox.host import Host
+from trunkline.sandbox.layers import Usage
 from trunkline.sandbox.wire import Refused, ServerLink
 from trunkline.types import SandboxLimits
 
@@ -22,21 +21,23 @@ MIN_INTERVAL_S = 0.25
 IDLE_INTERVAL_S = 1.0
 """Where nothing changed since the last look."""
 MAX_INTERVAL_S = 5.0
+SILENCE_S = 60.0
+"""A server inside that does not answer for so long is held by its agent: what only it can count has no limit then."""
 SHARE_OF_TIME = 0.05
 """Looking takes at most this share of one core: a tree of many files is looked at less often."""
 
 
 class Watchdog:
-    """One a sandbox. `spend` is called once, with the cause in words, from the event loop."""
+    """One a sandbox; `measure` says what it wrote. `spend` is called once, with the cause in words, from the event loop."""
 
-    def __init__(self, host: Host, folder: Path, limits: SandboxLimits, link: ServerLink, *, holds_memory: bool) -> None:
-        self._host = host
-        self._folder = folder
+    def __init__(self, measure: Callable[[], Awaitable[Usage]], limits: SandboxLimits, link: ServerLink, *, holds_memory: bool) -> None:
+        self._measure = measure
         self._limits = limits
         self._link = link
         self._holds_memory = holds_memory
         self._watching: asyncio.Task[None] | None = None
         self._seen = (0, 0)
+        self._answered_at = time.monotonic()
 
     def start(self, spend: Callable[[str], None]) -> None:
         """Looks until something is spent."""
@@ -57,7 +58,7 @@ class Watchdog:
                 spend(f"the sandbox lived for its {self._limits.wall_s:g} s and was ended")
                 return
             started, seen = time.monotonic(), self._seen
-            with contextlib.suppress(SandboxError, Refused, TimeoutError):
+            with contextlib.suppress(SandboxError, Refused):
                 cause = await self._look()
                 if cause:
                     spend(cause)
@@ -67,11 +68,8 @@ class Watchdog:
 
     async def _look(self) -> str:
         """What is spent, in words; '' if nothing is."""
-        usage = await asyncio.to_thread(layers.measure, self._folder)
-        if usage.is_hidden:
-            usage = await layers.measure_inside(self._host, self._folder)
-        async with asyncio.timeout(MAX_INTERVAL_S):
-            head, _ = await self._link.request("usage")
+        usage = await self._measure()
+        head = await self._ask()
         deleted, resident = head.get("deleted_bytes"), head.get("resident_bytes")
         num_bytes = usage.num_bytes + (deleted if isinstance(deleted, int) else 0)
         self._seen = (num_bytes, resident if isinstance(resident, int) and self._holds_memory else 0)
@@ -81,4 +79,16 @@ class Watchdog:
             return f"the sandbox made {usage.num_files:,} files, it may make {self._limits.num_files:,}"
         if self._holds_memory and isinstance(resident, int) and resident > self._limits.memory_bytes:
             return f"the sandbox's processes hold {resident:,} bytes of memory, they may hold {self._limits.memory_bytes:,}"
+        if time.monotonic() - self._answered_at > SILENCE_S:
+            return f"the server inside the sandbox has not answered for {SILENCE_S:g} s"
         return ""
+
+    async def _ask(self) -> dict[str, Any]:
+        """What the server counts; nothing if it does not answer now, and then the rest is looked at all the same."""
+        try:
+            async with asyncio.timeout(MAX_INTERVAL_S):
+                head, _ = await self._link.request("usage")
+        except TimeoutError:
+            return {}
+        self._answered_at = time.monotonic()
+        return head

@@ -86,11 +86,13 @@ class ServerLink:
             raise ValueError(f"a frame of {head_size} + {body_size} bytes")
         head = json.loads(await self._reader.readexactly(head_size))
         body = await self._reader.readexactly(body_size)
-        answer = self._waiting.pop(_field(head, "id", int), None)
+        number = _field(head, "id", int)
+        refusal = Refused(_field(head, "errno", int), _field(head, "error", str)[:500]) if "error" in head else None
+        answer = self._waiting.pop(number, None)
         if answer is None or answer.done():
             return  # of a request whose waiter has gone
-        if "error" in head:
-            answer.set_exception(Refused(_field(head, "errno", int), _field(head, "error", str)[:500]))
+        if refusal is not None:
+            answer.set_exception(refusal)
         else:
             answer.set_result((head, body))
 
