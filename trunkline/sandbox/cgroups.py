@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ class Cgroup:
         return 0
 
     def remove(self) -> None:
-        """Once its processes have ended; the kernel may take a moment. Raises OSError if it stays."""
+        """Ends what is still in it, if anything; the kernel may take a moment. Raises OSError if it stays."""
         deadline = time.monotonic() + _EMPTY_WITHIN_S
         for folder in self.folders:
             while True:
@@ -55,6 +56,7 @@ class Cgroup:
                 except OSError:
                     if time.monotonic() > deadline:
                         raise
+                    _kill_all(folder)
                     time.sleep(0.002)
                     continue
                 break
@@ -117,6 +119,13 @@ class CgroupTree:
             root.mkdir(exist_ok=True)
             if self.version == "v2":
                 (root / "cgroup.subtree_control").write_text(" ".join(f"+{controller}" for controller in self.roots))
+
+
+def _kill_all(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        for pid in map(int, (folder / "cgroup.procs").read_text().split()):
+            if pid > 0:  # 0 is one that our process namespace does not show
+                os.kill(pid, signal.SIGKILL)
 
 
 def _candidates(mounts: str) -> list[tuple[str, dict[str, Path]]]:

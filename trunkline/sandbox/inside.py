@@ -51,6 +51,7 @@ def main() -> None:
     if sys.version_info < (3, 9):  # noqa: UP036  (an image's own)
         sys.exit(f"python3 is {sys.version.split()[0]} here, and the server of a sandbox needs 3.9 or newer")
     set_dumpable(0)  # no other process of our user may read or write our memory
+    os.umask(0o022)  # what commands make must not depend on who started us
     Server(connect(sys.argv[1])).serve()
     os._exit(0)
 
@@ -118,10 +119,9 @@ class Output:
 class Process:
     """A started command: its pipes, what it wrote, how it ended. `outputs` is one stream or two."""
 
-    def __init__(self, number: int, pid: int, outputs: list[Output], *, is_service: bool, ends_at: float | None) -> None:
+    def __init__(self, number: int, pid: int, outputs: list[Output], *, ends_at: float | None) -> None:
         self.number, self.pid = number, pid
         self.outputs = outputs
-        self.is_service = is_service
         self.ends_at = ends_at
         self.started_at = time.monotonic()
         self.status: int | None = None
@@ -301,7 +301,7 @@ class Server:
             os.waitpid(pid, 0)
             raise OSError(int(failure), "")
         ends_at = None if timeout is None else time.monotonic() + timeout
-        process = Process(number, pid, [Output(max_output) for _ in outs], is_service=is_service, ends_at=ends_at)
+        process = Process(number, pid, [Output(max_output) for _ in outs], ends_at=ends_at)
         self.processes[number] = self.by_pid[pid] = process
         for (read, _), output in zip(outs, process.outputs):  # noqa: B905  (strict= came with Python 3.10, an image may have 3.9)
             self.collect(process, read, output)

@@ -207,6 +207,9 @@ class IsolatedSandbox(ServedSandbox):
                 with theirs:
                     await self._launch(theirs.fileno(), doors)
                 link = self._link = await ServerLink.over(ours)
+            except TimeoutError:
+                ours.close()
+                raise SandboxError(f"the sandbox did not start within {_READY_TIMEOUT_S:g} s") from None
             except BaseException:
                 ours.close()
                 raise
@@ -257,23 +260,32 @@ class IsolatedSandbox(ServedSandbox):
                 join_files=self._cgroup.join_files,
                 fds={"--seccomp": filter_fd, "--info-fd": info_write},
             )
-            try:
-                self._process = await asyncio.create_subprocess_exec(
+            starting = asyncio.create_task(
+                asyncio.create_subprocess_exec(
                     *host.command(walls, host.server_command(control)),
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
                     env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
                     pass_fds=(control, filter_fd, info_write),
-                    umask=0o022,  # not ours: what commands make must not depend on who runs us
                     start_new_session=True,
                 )
+            )
+            try:
+                await asyncio.wait([starting])  # not cut short: what was started is known and can be ended
+                self._process = starting.result()
             except OSError as error:
                 os.close(info_read)
                 raise SandboxError(f"cannot start a sandbox: {error}") from error
+            except asyncio.CancelledError:
+                os.close(info_read)
+                self._process = await starting
+                raise
             finally:
                 os.close(info_write)
-        self._first = _pidfd(await asyncio.to_thread(_read_to_end, info_read))
+        reading = asyncio.create_task(asyncio.to_thread(_read_to_end, info_read))  # goes on if we are cancelled, and closes the pipe
+        async with asyncio.timeout(_READY_TIMEOUT_S):
+            self._first = _pidfd(await asyncio.shield(reading))
 
     async def _measure(self) -> layers.Usage:
         usage = await asyncio.to_thread(layers.measure, self.folder)
@@ -286,8 +298,9 @@ class IsolatedSandbox(ServedSandbox):
         if self._first is not None:
             with contextlib.suppress(OSError):
                 signal.pidfd_send_signal(self._first, signal.SIGKILL)
-        elif self._process is not None and self._process.returncode is None:
-            self._process.kill()
+        elif self._process is not None:
+            with contextlib.suppress(OSError):  # with its child, which waits for ever if bubblewrap dies before it has set it up
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     async def _destroy(self) -> None:
         if self._watchdog is not None:

@@ -13,6 +13,7 @@ import io
 import os
 import posixpath
 import shutil
+import signal
 import stat
 import tarfile
 from collections.abc import Sequence
@@ -211,15 +212,20 @@ async def _run_inside(host: Host, mounts: Sequence[Mount], argv: Sequence[str], 
 async def _run(command: Sequence[str], *, max_bytes: int = _MAX_WORDS_BYTES) -> bytes:
     """Stdout of a tool. Raises SandboxError if it fails, or says more than `max_bytes`."""
     process = await asyncio.create_subprocess_exec(
-        *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, limit=2**20
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        limit=2**20,
+        start_new_session=True,
     )
     assert process.stdout is not None and process.stderr is not None
     try:
         stdout, stderr = await asyncio.gather(_read(process.stdout, max_bytes), _read(process.stderr, _MAX_WORDS_BYTES))
         await process.wait()
     except (asyncio.CancelledError, SandboxError):
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
+        with contextlib.suppress(OSError):
+            os.killpg(process.pid, signal.SIGKILL)
         raise
     if process.returncode:
         raise SandboxError(f"{' '.join(command[-8:])} failed with status {process.returncode}: {stderr.decode(errors='replace')[-500:]}")
