@@ -109,7 +109,7 @@ def test_an_mcp_client_inside_lists_and_calls_the_lookup_tools(tmp_path):
         import httpx2
         async def main():
             task = json.load(open(os.environ["TRUNKLINE_TASK"]))
-            http = httpx2.AsyncClient(headers={"authorization": "Bearer " + task["tools_key"]})
+            http = httpx2.AsyncClient(timeout=90, headers={"authorization": "Bearer " + task["tools_key"]})
             async with streamable_http_client(task["mcp_url"], http_client=http) as streams:
                 async with ClientSession(*streams[:2]) as session:
                     await session.initialize()
