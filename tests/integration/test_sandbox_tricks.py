@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
 import uuid
+from pathlib import Path
 
 import pytest
 
 from tests.integration.sandbox_scene import created, open_folder, printed, python_command, shell, until
 from trunkline.errors import FileAccessError
+from trunkline.sandbox.config import SandboxConfig
+from trunkline.sandbox.isolated import IsolatedSandboxes
 from trunkline.types import Command, FileChange
 
 pytestmark = pytest.mark.anyio
@@ -208,3 +212,25 @@ async def test_a_socket_and_a_pipe_in_the_workspace_stop_no_copy_and_no_comparis
 async def test_hard_links_to_what_is_not_the_agents_are_refused(box):
     result = await box.run(Command.shell("ln /etc/passwd hard; ln /usr/bin/env /tmp/hard; ls; ls /tmp"))
     assert result.stdout == b""
+
+
+async def test_a_toolchain_below_tmp_is_visible_and_a_forks_links_do_not_lead_its_mount_astray(tmp_path):
+    """A clone in /tmp is where many people try things."""
+    with tempfile.TemporaryDirectory(prefix="toolchain-", dir="/tmp") as folder:
+        os.chmod(folder, 0o755)
+        (Path(folder) / "deep").mkdir()
+        (Path(folder) / "deep" / "note").write_text("shown")
+        target = tmp_path / "target"
+        target.mkdir()
+        target.chmod(0o777)
+        async with IsolatedSandboxes.open(SandboxConfig(), toolchain=[Path(folder)]) as sandboxes:
+            box = await sandboxes.create(await sandboxes.prepare(None))
+            assert await shell(box, f"cat {folder}/deep/note") == "shown"
+            assert (await box.run(Command.shell(f"echo x > {folder}/deep/note"))).status != 0
+            snapshot = await box.snapshot()
+            planted = Path(snapshot.location) / "tmp" / Path(folder).name
+            planted.rmdir()
+            planted.symlink_to(f"/oldroot{target}")
+            again = await sandboxes.create(snapshot)
+            assert await shell(again, f"cat {folder}/deep/note") == "shown"
+        assert list(target.iterdir()) == []

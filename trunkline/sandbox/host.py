@@ -159,7 +159,8 @@ class Host:
         for capability in walls.capabilities:
             bwrap += ["--cap-add", capability]
         staged: dict[Path, Path] = {}
-        for mount in [*_system_mounts(), *self._toolchain_mounts(walls), *walls.mounts]:
+        # The toolchain comes last: some of it may lie below /tmp, which an attempt's own covers.
+        for mount in [*_system_mounts(), *walls.mounts, *self._toolchain_mounts(walls)]:
             source = self._reachable(mount.source, staged)
             bwrap += ["--bind" if mount.is_writable else "--ro-bind", str(source), mount.target]
         for path in map(Path, _TOP_LEVEL):

@@ -251,6 +251,10 @@ class IsolatedSandbox(ServedSandbox):
         host = self._owner.host
         mounts = [Mount(self.folder / "home", HOME, is_writable=True), Mount(self.folder / "tmp", "/tmp", is_writable=True)]
         mounts += [Mount(door.socket, f"{DOORS}/{index}") for index, door in enumerate(doors)]
+        try:
+            layers.clear_way(self.folder, host.toolchain)
+        except OSError as error:
+            raise SandboxError(f"the toolchain cannot be mounted over what is in {error.filename}: {error.strerror}") from error
         info_read, info_write = os.pipe2(os.O_CLOEXEC)
         with host.opened("seccomp.bpf") as (filter_fd,), _appending(self.folder / "log") as log:
             walls = Walls(

@@ -16,12 +16,12 @@ import shutil
 import signal
 import stat
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trunkline.errors import SandboxError
-from trunkline.sandbox.host import Host, Mount, Walls
+from trunkline.sandbox.host import HOME, Host, Mount, Walls
 from trunkline.sandbox.layer_copy import CannotCopy, copy_directory
 from trunkline.types import FileChange
 
@@ -51,6 +51,25 @@ def make_layers(host: Host, folder: Path) -> None:
         path.chmod(0o700 if path == folder else 0o1777 if path.name == "tmp" else 0o755)
         if host.is_root:
             os.chown(path, host.user_id, host.group_id)
+
+
+def clear_way(folder: Path, targets: Iterable[Path]) -> None:
+    """Removes what an agent put where the toolchain is mounted below its /tmp or its home, a link above all: mounting would follow it.
+
+    No process of the sandbox runs. Raises OSError.
+    """
+    for target in targets:
+        for top, layer in (("/tmp", "tmp"), (HOME, "home")):
+            place = folder / layer
+            for name in target.relative_to(top).parts if target.is_relative_to(top) else ():
+                place = place / name
+                try:
+                    if stat.S_ISDIR(place.lstat().st_mode):
+                        continue
+                except FileNotFoundError:
+                    break
+                place.unlink()
+                break
 
 
 async def copy_workspace(host: Host, source: Path | None, target: Path) -> None:
