@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import re
 import shutil
 import subprocess
@@ -178,6 +179,14 @@ def test_a_run_draws_its_curve_and_several_are_drawn_in_one_picture(run_dir: Pat
         assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 5000
 
 
-def test_a_run_that_did_not_finish_is_not_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_is_not_evaluated_after_its_training_is_not_drawn(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main([str(tmp_path / "arms.png"), f"rl={tmp_path}"]) == 2
-    assert "only finished trainings are drawn together" in capsys.readouterr().err
+    assert "no held-out evaluation after its training" in capsys.readouterr().err
+
+
+def test_an_arm_without_an_evaluation_before_its_stage_is_drawn(run_dir: Path, tmp_path: Path) -> None:
+    rows = [row for row in read_metrics(run_dir / "metrics.jsonl") if row.get("name") != "start"]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main([str(tmp_path / "arms.png"), f"supervision={tmp_path}", f"rl={run_dir}"]) == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,20 +54,27 @@ class ArmRun:
 
     curve: TrainingCurve
     """Empty for arms that sample nothing while they train."""
-    start: Proportion
-    """Held-out success before."""
+    start: Proportion | None
+    """Held-out success before; None of an arm that starts from a checkpoint which another has evaluated."""
     end: Proportion
     """And after."""
 
     @classmethod
     def read(cls, run_dir: Path) -> Self:
-        """Raises ConfigError if the run has no summary.json, for it did not finish."""
+        """From metrics.jsonl. Raises ConfigError if there is none, or no held-out evaluation after the stage yet."""
         try:
-            summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
-            start, end = (Proportion(**summary[f"heldout_success_{moment}"]) for moment in ("start", "end"))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"{run_dir} has no readable summary.json ({error!r}); only finished trainings are drawn together") from None
-        return cls(TrainingCurve.from_rows(read_metrics(run_dir / "metrics.jsonl")), start, end)
+            rows = read_metrics(run_dir / "metrics.jsonl")
+        except OSError as error:
+            raise ConfigError(f"{run_dir} has no readable metrics.jsonl: {error.strerror}; is it a run directory?") from None
+        rates = {row["name"]: row for row in rows if row["kind"] == "evaluation"}  # of an evaluation done again, the last
+        if "end" not in rates:
+            raise ConfigError(f"{run_dir} has no held-out evaluation after its training yet; resume it, or leave it out")
+        start, end = (
+            Proportion(**{field: rates[name][field] for field in ("value", "low", "high", "n")}) if name in rates else None
+            for name in ("start", "end")
+        )
+        assert end is not None
+        return cls(TrainingCurve.from_rows(rows), start, end)
 
 
 def running_mean(values: Sequence[float]) -> list[float]:
@@ -134,8 +140,9 @@ def _mean_of_seeds(curves: Sequence[TrainingCurve]) -> tuple[list[int], list[flo
 def _draw_before_and_after(axes: Axes, runs: Sequence[ArmRun], *, place: int, colour: str) -> None:
     for number, run in enumerate(runs):
         x = place + 0.16 * (number - (len(runs) - 1) / 2)
-        axes.plot([x, x], [run.start.value, run.end.value], color=colour, linewidth=0.8, alpha=0.4)
-        axes.plot([x], [run.start.value], "o", markerfacecolor="white", color=colour, markersize=5)
+        if run.start is not None:
+            axes.plot([x, x], [run.start.value, run.end.value], color=colour, linewidth=0.8, alpha=0.4)
+            axes.plot([x], [run.start.value], "o", markerfacecolor="white", color=colour, markersize=5)
         axes.errorbar([x], [run.end.value], yerr=_errors([run.end]), fmt="o", color=colour, markersize=5, capsize=3)
 
 
