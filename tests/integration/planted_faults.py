@@ -17,7 +17,7 @@ import msgspec
 from trunkline.agents.tool_loop import ToolLoop
 from trunkline.errors import AgentError
 from trunkline.protocols import Assignment, Tools
-from trunkline.run import cli, conductor, wiring
+from trunkline.run import agent_side, cli, conductor
 
 
 class Rewriting(ToolLoop):
@@ -88,7 +88,7 @@ def plant(fault: str) -> None:
 
         conductor.rollout_side = other_model  # type: ignore[assignment]
     else:
-        wiring.ToolLoop = agents[name]  # type: ignore[misc]
+        agent_side.ToolLoop = agents[name]  # type: ignore[misc]
 
 
 if __name__ == "__main__":

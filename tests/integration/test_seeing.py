@@ -183,6 +183,10 @@ def test_a_run_that_is_not_evaluated_after_its_training_is_not_drawn(
     run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(tmp_path / "arms.png"), f"rl={tmp_path}"]) == 2
+    assert "is this a run directory?" in capsys.readouterr().err
+    rows = [row for row in read_metrics(run_dir / "metrics.jsonl") if row.get("name") != "end"]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main([str(tmp_path / "arms.png"), f"rl={tmp_path}"]) == 2
     assert "no held-out evaluation after its training" in capsys.readouterr().err
 
 

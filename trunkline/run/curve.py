@@ -62,10 +62,7 @@ class ArmRun:
     @classmethod
     def read(cls, run_dir: Path) -> Self:
         """From metrics.jsonl. Raises ConfigError if there is none, or no held-out evaluation after the stage yet."""
-        try:
-            rows = read_metrics(run_dir / "metrics.jsonl")
-        except OSError as error:
-            raise ConfigError(f"{run_dir} has no readable metrics.jsonl: {error.strerror}; is it a run directory?") from None
+        rows = read_metrics(run_dir / "metrics.jsonl")
         rates = {row["name"]: row for row in rows if row["kind"] == "evaluation"}  # of an evaluation done again, the last
         if "end" not in rates:
             raise ConfigError(f"{run_dir} has no held-out evaluation after its training yet; resume it, or leave it out")
