@@ -109,7 +109,7 @@ class Result:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(8, 4.5), layout="constrained")
+        figure = Figure(figsize=(8, 5.5), layout="constrained")
         axes = figure.subplots()
         for index, (name, values) in enumerate(self.samples.items()):
             colour = _COLOURS[index % len(_COLOURS)]
@@ -122,7 +122,7 @@ class Result:
         axes.set_ylabel("share of measurements below")
         axes.axhline(0.5, color="#bbbbbb", linewidth=0.8)
         axes.set_title(self.title)
-        axes.legend(frameon=False, fontsize="small")
+        figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize="small")
         path.parent.mkdir(parents=True, exist_ok=True)
         FigureCanvasAgg(figure).print_figure(path, dpi=120)
 
