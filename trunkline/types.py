@@ -12,6 +12,7 @@ FinishReason = Literal["stop", "length", "abort"]
 EpisodeStatus = Literal["finished", "deadline", "failed"]
 Boundary = Literal["agent", "sandbox", "gateway", "engine", "verifier", "infra", "config"]
 ToolWire = Literal["http", "mcp"]
+Lineage = Literal["first", "extension", "repeat", "edited", "truncated", "compacted", "dropped_reasoning", "fresh"]
 
 
 def _check_equal_lengths(owner: str, **streams: tuple[Any, ...]) -> None:
@@ -71,6 +72,8 @@ class ToolSpec:
     """What it does, for the model."""
     parameters: Mapping[str, Any]
     """JSON schema of its arguments (type object); the order of `properties` is the order of positional renderings."""
+    latency_s: float = 0.0
+    """Seconds that a call is declared to take, for the virtual clock (episodes/virtual_clock.py); never told to the model."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,8 @@ class Message:
     """An assistant's calls, in order."""
     tool_call_id: str | None = None
     """Of a tool result: the call it answers."""
+    reasoning: str = ""
+    """An assistant's thinking before the content, where its format tells them apart."""
 
 
 @dataclass(frozen=True)
@@ -192,6 +197,26 @@ class Generation:
 
 
 @dataclass(frozen=True)
+class CallFacts:
+    """What the gateway noted of a call beside its tokens; nothing here changes what is trained."""
+
+    wire: str = ""
+    """The API it came by: chat, responses or messages."""
+    lineage: Lineage = "first"
+    """How its context came out of earlier ones of its session; gateway/lineage.py says what each word means."""
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    """What the client asked of the sampler, whether it was honoured or not: temperature, top_p, stop, ..."""
+    not_honoured: tuple[str, ...] = ()
+    """What the client asked that changes answers and was not done, in words."""
+    num_discarded: int = 0
+    """Tokens sampled after a stop string of the client; they are no part of the completion."""
+    format_error: str | None = None
+    """Why calls in it could not be read, so that they reached the agent as text; None if it is well formed."""
+    num_foreign: int = 0
+    """Assistant turns in its prompt that this episode's model never sampled."""
+
+
+@dataclass(frozen=True)
 class Completion:
     """One sampled call as the gateway recorded it: the atomic training sample (prompt_ids, token_ids)."""
 
@@ -215,6 +240,8 @@ class Completion:
     """How many leading tokens of prompt_ids equal the parent's prompt + completion."""
     drop_reason: str | None = None
     """Why its tokens may not be trained (greedy, restricted, ...); None if they may."""
+    facts: CallFacts = field(default_factory=CallFacts)
+    """What else is known of it."""
 
     @property
     def num_sampled(self) -> int:
@@ -371,6 +398,8 @@ class Reward:
     """In [0, 1] for outcomes."""
     evidence: str
     """One line a person can check."""
+    at: int | None = None
+    """Index of the completion in the episode that earned it; None: the whole episode, at its end."""
 
 
 @dataclass(frozen=True)
@@ -437,9 +466,26 @@ class Group:
         return tuple(episode.reward for episode in self.episodes if episode.reward is not None)
 
     @property
+    def earned_before(self) -> tuple[tuple[float, ...], ...]:
+        """For each valid episode and each of its completions, in order of commit: what earlier completions earned (`Reward.at`)."""
+        return tuple(
+            tuple(
+                sum(reward.value for reward in episode.rewards if reward.at is not None and reward.at < place)
+                for place in range(len(episode.completions))
+            )
+            for episode in self.episodes
+            if episode.status != "failed"
+        )
+
+    @property
     def has_gradient(self) -> bool:
-        """False with fewer than two valid episodes or all rewards equal: such a group is consumed and counted only."""
-        return len(self.valid_rewards) >= 2 and len(set(self.valid_rewards)) > 1
+        """False with fewer than two valid episodes, or if all earned the same and no step of any earned something by itself.
+
+        Such a group is consumed and counted only.
+        """
+        if len(self.valid_rewards) < 2:
+            return False
+        return len(set(self.valid_rewards)) > 1 or any(map(any, self.earned_before))
 
 
 # --- training ---------------------------------------------------------------------------------------------------------

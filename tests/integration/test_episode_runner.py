@@ -16,11 +16,11 @@ from trunkline.episodes.demonstrations import demonstrations_from_episodes, rend
 from trunkline.episodes.runner import AttemptRunner, episode_id
 from trunkline.errors import AgentError, BudgetExceeded, DeadlineExceeded, EngineError, JournalError, UnknownSession, VerifierError
 from trunkline.gateway.app import build_app
-from trunkline.gateway.gateway import ChatAsk, Gateway
+from trunkline.gateway.gateway import Gateway
 from trunkline.gateway.markup import TINY, MarkupRenderer
-from trunkline.gateway.recorder import ToolOffer
-from trunkline.gateway.sampling import AskedSampling, SamplingHold
+from trunkline.gateway.sampling import SamplingHold
 from trunkline.gateway.sessions import SessionBudget
+from trunkline.gateway.wire import Ask, ToolOffer
 from trunkline.models.tokenizer import build_tiny_tokenizer
 from trunkline.protocols import Agent, Assignment, Attempt, EpisodeSpec, Taskset
 from trunkline.tasks.lookup.taskset import LookupConfig, LookupTaskset
@@ -146,7 +146,7 @@ class InProcessLoop:
         session = self._gateway.session(assignment.api_key)
         messages, offer = list(assignment.prompt), ToolOffer(assignment.tools.specs, b"lookup")
         while True:
-            reply = (await self._gateway.complete(session, ChatAsk(tuple(messages), offer, True, AskedSampling()))).message
+            reply = (await self._gateway.complete(session, Ask(tuple(messages), offer)))[0].message
             messages.append(reply)
             if not reply.tool_calls:
                 return reply.content

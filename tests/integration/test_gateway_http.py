@@ -160,7 +160,7 @@ def test_refusals_are_the_openai_clients_own_exceptions():
                 await served.openai(key="wrong").chat.completions.create(model="x", messages=QUESTION)
             client = served.openai()
             with pytest.raises(openai.BadRequestError, match="n must be 1"):
-                await client.chat.completions.create(model="x", messages=QUESTION, n=2)
+                await client.chat.completions.create(model="x", messages=QUESTION, n=200)
             served.engine.failures = [EngineUnavailable("starting")]
             once = served.openai(max_retries=0)
             with pytest.raises(openai.InternalServerError) as caught:
@@ -180,18 +180,13 @@ def test_refusals_are_the_openai_clients_own_exceptions():
 @pytest.mark.parametrize(
     ("body", "named"),
     [
-        ({"n": 2}, "n must be 1"),
+        ({"n": 0}, "n must be 1"),
         ({"messages": []}, "messages is empty"),
         ({"messages": "hi"}, "messages"),
-        ({"logit_bias": {"5": 1}}, "logit_bias"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
-        ({"functions": [{}]}, "functions"),
-        ({"no_such_key": 1}, "no_such_key"),
-        ({"tool_choice": "required"}, "tool_choice"),
+        ({"stop": ["a", ""]}, "empty string"),
         ({"tools": [WIRE_TOOL, WIRE_TOOL]}, "names must differ"),
         ({"tools": [{"type": "function", "function": {"name": "flyaway"}}]}, "flyaway"),
         ({"max_tokens": 0}, "max_tokens"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "image_url"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "tool_call_id"),
         ({"messages": [{"role": "user", "content": "€"}]}, "€"),
         (
@@ -205,7 +200,7 @@ def test_refusals_are_the_openai_clients_own_exceptions():
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_malformed_or_unsupported_body_is_400_and_names_the_key(body, named):
+def test_a_malformed_body_is_400_and_names_the_key(body, named):
     async def scenario():
         async with Served(Message("assistant", "ok")) as served:
             response = await served.post(**body)
@@ -214,6 +209,30 @@ def test_a_malformed_or_unsupported_body_is_400_and_names_the_key(body, named):
             assert (error["type"], error["code"], error["param"]) == ("invalid_request_error", "malformed_request", None)
             assert named in error["message"]
             assert served.log.num_rows == 0
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ({"logit_bias": {"5": 1}}, "logit_bias"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"functions": [{}]}, "unknown key 'functions'"),
+        ({"no_such_key": {"é": 1}}, "unknown key 'no_such_key'"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tools": [WIRE_TOOL, {"type": "web_search"}]}, "a tool of type 'web_search'"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_cannot_be_done_is_recorded_and_said_and_the_call_answered(body, named):
+    async def scenario():
+        async with Served(Message("assistant", "ok")) as served:
+            response = await served.post(**body)
+            assert response.status_code == 200
+            assert named in response.headers["x-trunkline-not-honoured"]
+            (completion,) = served.gateway.episode_record("e").completions
+            assert named in completion.facts.not_honoured[0]
 
     run(scenario)
 

@@ -202,7 +202,7 @@ def test_refusals_before_the_first_byte_are_ordinary_answers():
             with pytest.raises(openai.AuthenticationError):
                 await served.openai(key="wrong").chat.completions.create(**ask)
             with pytest.raises(openai.BadRequestError, match="n must be 1"):
-                await served.openai().chat.completions.create(n=2, **ask)
+                await served.openai().chat.completions.create(n=0, **ask)
             served.engine.failures = [EngineUnavailable("starting")]
             with pytest.raises(openai.InternalServerError) as starting:
                 await served.openai().chat.completions.create(**ask)

@@ -135,7 +135,7 @@ def test_calls_come_back_as_they_were_written(renderer: MarkupRenderer, text: st
         ToolCall("", "largest", json.dumps({"country": city, "limit": limit}, ensure_ascii=False, separators=(",", ":"))),
     )
     written = Message("assistant", "" if text.startswith("call: ") else text, calls)
-    parsed = renderer.parse(renderer.reply((Message("user", "?"), written), TOOLS), TOOLS)
+    parsed = renderer.parse(renderer.reply((Message("user", "?"), written), TOOLS), TOOLS).message
     assert parsed.content == written.content
     assert [(call.name, json.loads(call.arguments)) for call in parsed.tool_calls] == [
         (call.name, json.loads(call.arguments)) for call in calls

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from trunkline.errors import BudgetExceeded, EngineUnavailable, JournalError, MalformedRequest, UnknownSession
 from trunkline.gateway.conversation import render_conversation
-from trunkline.gateway.gateway import ChatAsk, Gateway
+from trunkline.gateway.gateway import Gateway
 from trunkline.gateway.markup import CHATML, TINY, MarkupRenderer
-from trunkline.gateway.recorder import ToolOffer
 from trunkline.gateway.sampling import AskedSampling, SamplingHold
 from trunkline.gateway.sessions import SessionBudget
+from trunkline.gateway.wire import Ask, ToolOffer
 from trunkline.models.tokenizer import build_tiny_tokenizer
 from trunkline.types import Generation, Message, PolicyVersion, ToolCall, ToolSpec, VersionSpan
 
@@ -112,8 +112,9 @@ class Stack:
     gateway: Gateway
     session: object
 
-    def ask(self, messages, *, tools=OFFER, asked=AskedSampling(), may_call=True):
-        return self.gateway.complete(self.session, ChatAsk(tuple(messages), tools, may_call, asked))
+    async def ask(self, messages, *, tools=OFFER, asked=AskedSampling(), may_call=True):
+        (committed,) = await self.gateway.complete(self.session, Ask(tuple(messages), tools, may_call, asked))
+        return committed
 
 
 def stack(markup=TINY, *, hold=SamplingHold(max_tokens=12), budget=SessionBudget(), seed=7):
@@ -309,12 +310,12 @@ def test_the_hold_wins_and_what_the_client_asked_is_recorded():
         s = stack(hold=SamplingHold(temperature=1.0, max_tokens=5))
         asked = AskedSampling(max_tokens=3, temperature=0.0, top_p=0.5, seed=1, stop=("x",))
         completion = (await s.ask([USER], asked=asked)).completion
-        return completion, asked, s.gateway.asked_sampling("e")
+        return completion
 
-    completion, asked, recorded = asyncio.run(converse())
+    completion = asyncio.run(converse())
     assert (completion.sampling.temperature, completion.sampling.top_p, completion.sampling.max_tokens) == (1.0, 1.0, 3)
     assert completion.drop_reason is None
-    assert recorded == {completion.completion_id: asked}
+    assert completion.facts.asked == {"max_tokens": 3, "temperature": 0.0, "top_p": 0.5, "seed": 1, "stop": ["x"]}
 
 
 @pytest.mark.parametrize("hold", [SamplingHold(temperature=0, max_tokens=4), SamplingHold(top_p=0.9, max_tokens=4)])
@@ -353,7 +354,7 @@ def test_sessions_of_one_episode_share_its_tree_and_not_their_tokens():
         other = s.gateway.open_session(episode_id="e", seed=7, hold=SamplingHold(max_tokens=12), budget=SessionBudget())
         first = await s.ask([USER])
         history = (USER, first.message, *results(first.message))
-        sub = await s.gateway.complete(s.gateway.session(other.secret), ChatAsk(history, OFFER, True, AskedSampling()))
+        (sub,) = await s.gateway.complete(s.gateway.session(other.secret), Ask(history, OFFER))
         return s.gateway.episode_record("e"), first, sub
 
     record, first, sub = asyncio.run(converse())

@@ -72,7 +72,7 @@ def test_what_a_reply_says_is_what_is_parsed(renderer, text, facts, sums):
         return  # such text is a call
     calls = [call("get", entity=entity, field=field) for entity, field in facts] + [call("add", x=x, y=y) for x, y in sums]
     said = Message("assistant", text, tuple(calls))
-    parsed = renderer.parse(renderer.reply((Message("user", "?"), said), TOOLS), TOOLS)
+    parsed = renderer.parse(renderer.reply((Message("user", "?"), said), TOOLS), TOOLS).message
     assert parsed.content == text
     assert [(one.name, json.loads(one.arguments)) for one in parsed.tool_calls] == [(one.name, json.loads(one.arguments)) for one in calls]
 
@@ -81,7 +81,7 @@ def test_what_a_reply_says_is_what_is_parsed(renderer, text, facts, sums):
 @settings(max_examples=100, deadline=None)
 @given(ids=st.lists(st.integers(0, TOKENIZER.vocab_size + 3), max_size=30))
 def test_any_token_ids_parse_to_text_or_to_calls_that_fit_the_schema(renderer, ids):
-    message = renderer.parse(ids, TOOLS)
+    message = renderer.parse(ids, TOOLS).message
     assert message.role == "assistant"
     for one in message.tool_calls:
         spec = next(tool for tool in TOOLS if tool.name == one.name)
@@ -101,14 +101,14 @@ def test_any_token_ids_parse_to_text_or_to_calls_that_fit_the_schema(renderer, i
     ],
 )
 def test_a_malformed_or_cut_call_is_plain_text(text):
-    message = TINY_RENDERER.parse(specials(text), TOOLS)
+    message = TINY_RENDERER.parse(specials(text), TOOLS).message
     assert not message.tool_calls
     assert message.content == text.removesuffix("<|end|>")
 
 
 @pytest.mark.parametrize("line", ["call: get(Peru)", "call: fly(a, b)", "call: add(one, 2)", "call: get(a, b) ok", "call: get(a, b)\nso"])
 def test_a_malformed_call_line_is_plain_text(line):
-    message = CHATML_RENDERER.parse((*TOKENIZER.encode(line), TOKENIZER.token_id("<|im_end|>")), TOOLS)
+    message = CHATML_RENDERER.parse((*TOKENIZER.encode(line), TOKENIZER.token_id("<|im_end|>")), TOOLS).message
     assert (message.content, message.tool_calls) == (line, ())
 
 

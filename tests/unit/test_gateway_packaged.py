@@ -55,7 +55,7 @@ def test_a_template_that_ignores_tools_is_refused(tokenizer):
 def test_a_call_is_rendered_and_parsed_back(renderer, tokenizer):
     assert '"name": "get"' in tokenizer.decode(renderer.prompt((USER,), (GET,)))
     reply = renderer.reply((USER, CALL), (GET,))
-    parsed = renderer.parse(reply, (GET,))
+    parsed = renderer.parse(reply, (GET,)).message
     assert [(call.name, json.loads(call.arguments)) for call in parsed.tool_calls] == [("get", {"entity": "Peru"})]
     assert reply[-1] in renderer.stop_token_ids
 
@@ -64,7 +64,7 @@ def test_a_malformed_cut_or_unknown_call_is_text(renderer, tokenizer):
     reply = renderer.reply((USER, CALL), (GET,))
     broken = tokenizer.encode('<tool_call>\n{"name": "get", oops}\n</tool_call><|im_end|>', add_special_tokens=False)
     for ids, tools in ((reply[:-1], (GET,)), (reply, ()), (broken, (GET,))):
-        message = renderer.parse(ids, tools)
+        message = renderer.parse(ids, tools).message
         assert message.tool_calls == ()
         assert '"name": "get"' in message.content
 

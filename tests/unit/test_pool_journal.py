@@ -322,7 +322,7 @@ def make_other_database(path: Path) -> None:
 
 
 def test_a_journal_of_schema_1_is_read_as_it_is_and_extended_when_it_is_written(tmp_path: Path) -> None:
-    """Episodes had no acts then."""
+    """Episodes had no acts then, calls no facts."""
     acted = replace(an_episode(), episode_id="g000000-a01", attempt=1, acts=(SandboxAct("run", "make", 0),))
 
     async def record(episode: Episode) -> None:
@@ -332,6 +332,7 @@ def test_a_journal_of_schema_1_is_read_as_it_is_and_extended_when_it_is_written(
     asyncio.run(record(an_episode()))
     with contextlib.closing(sqlite3.connect(tmp_path / "j")) as connection:
         connection.execute("ALTER TABLE episodes DROP COLUMN acts")
+        connection.execute("ALTER TABLE calls DROP COLUMN facts")
         connection.execute("PRAGMA user_version=1")
     with JournalReader.open(tmp_path / "j") as old:
         assert list(old.episodes()) == [an_episode()]

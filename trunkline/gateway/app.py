@@ -1,13 +1,20 @@
-"""The HTTP that agents see: OpenAI Chat Completions over Starlette. Owns status codes; control.py has what agents must not reach.
+"""The HTTP that agents see: three wire APIs over Starlette. Owns routes and status codes; control.py has what agents must not reach.
 
-Any model name is accepted, so that unmodified agents work; answers carry the gateway's own.
+    POST /v1/chat/completions     OpenAI Chat Completions (chat_wire.py)
+    POST /v1/responses            OpenAI Responses (responses_wire.py)
+    POST /v1/messages             Anthropic Messages (messages_wire.py), with /v1/messages/count_tokens
+    GET  /v1/models  /healthz
+
+Each also without /v1, and below /s/SECRET. A session is found by that path or by the key: `Authorization: Bearer`, `x-api-key`,
+`api-key`. Any model name is accepted, so that unmodified agents work; answers carry the gateway's own.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -15,114 +22,159 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from trunkline.errors import (
-    BudgetExceeded,
-    ConfigError,
-    EngineUnavailable,
-    JournalError,
-    MalformedRequest,
-    TrunklineError,
-    UnknownSession,
-)
-from trunkline.gateway.chat_wire import chat_answer, decode_chat, encode_chat, encode_error, encode_models
+from trunkline.errors import MalformedRequest, TrunklineError
+from trunkline.gateway.call import Call
+from trunkline.gateway.chat_answer import encode, encode_models, model_object
+from trunkline.gateway.chat_wire import ChatWire
 from trunkline.gateway.gateway import Gateway
-from trunkline.gateway.recorder import Committed
-from trunkline.gateway.sse import KEEP_ALIVE_S, chat_events, stream_events
+from trunkline.gateway.sessions import Session
+from trunkline.gateway.sse import KEEP_ALIVE_S, stream_events
+from trunkline.gateway.wire import Answer, Ask, Committed, Failed, WireAPI, failed
 
 MAX_BODY_BYTES = 64 * 2**20
-RETRY_AFTER_S = 1
+NOT_HONOURED_HEADER = "x-trunkline-not-honoured"
 
+_CHAT = _RESPONSES = _MESSAGES = ChatWire()
+_CLIENT_GONE = 499
+_MAX_HEADER_CHARS = 2000
 
-class _Refusal(NamedTuple):
-    """What a failure is on the wire."""
-
-    status: int
-    kind: str
-    code: str
-
-
-# The first match counts.
-_REFUSALS: tuple[tuple[type[TrunklineError], _Refusal], ...] = (
-    (UnknownSession, _Refusal(401, "authentication_error", "unknown_session")),
-    (MalformedRequest, _Refusal(400, "invalid_request_error", "malformed_request")),
-    (ConfigError, _Refusal(400, "invalid_request_error", "malformed_request")),
-    (BudgetExceeded, _Refusal(429, "rate_limit_error", "budget_exceeded")),
-    (EngineUnavailable, _Refusal(503, "server_error", "engine_unavailable")),
-    (JournalError, _Refusal(503, "server_error", "journal_unavailable")),
-    (TrunklineError, _Refusal(500, "server_error", "gateway_failure")),
-)
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def build_app(gateway: Gateway, *, keep_alive_s: float = KEEP_ALIVE_S) -> Starlette:
-    """The agents' app: POST /v1/chat/completions (API key) and /s/SECRET/v1/chat/completions, GET /v1/models, /healthz.
+    """The agents' app.
 
     A streamed answer begins when it is recorded, or else after `keep_alive_s`, with comments as often as that.
     """
 
-    async def chat(request: Request) -> Response:
-        session = gateway.session(_secret(request))
-        wanted = decode_chat(await _body(request))
-        created = int(time.time())
-        completing = gateway.complete(session, wanted.ask)
-        if not wanted.is_streamed:
-            return _json(encode_chat(chat_answer(await completing, model=gateway.model_name, created=created)))
-
-        def events(committed: Committed) -> Iterator[bytes]:
-            return chat_events(chat_answer(committed, model=gateway.model_name, created=created), with_usage=wanted.with_usage)
-
-        return await stream_events(completing, events, _failure_body, keep_alive_s=keep_alive_s)
-
     async def models(request: Request) -> Response:
         return _json(encode_models(gateway.model_name))
+
+    async def model(request: Request) -> Response:
+        return _json(encode(model_object(gateway.model_name)))
 
     async def healthz(request: Request) -> Response:
         return _json(b'{"status":"ok"}')
 
-    routes = [
-        Route("/v1/chat/completions", chat, methods=["POST"]),
-        Route("/s/{secret}/v1/chat/completions", chat, methods=["POST"]),
-        Route("/v1/models", models, methods=["GET"]),
-        Route("/s/{secret}/v1/models", models, methods=["GET"]),
-        Route("/healthz", healthz, methods=["GET"]),
-    ]
+    posts = {
+        "/chat/completions": _completing(gateway, _CHAT, keep_alive_s),
+        "/responses": _completing(gateway, _RESPONSES, keep_alive_s),
+        "/messages": _completing(gateway, _MESSAGES, keep_alive_s),
+        "/messages/count_tokens": _counting(gateway),
+    }
+    routes = [Route("/healthz", healthz, methods=["GET"])]
+    for prefix in ("/v1", "", "/s/{secret}/v1", "/s/{secret}"):
+        routes += [Route(prefix + path, endpoint, methods=["POST"]) for path, endpoint in posts.items()]
+        routes.append(Route(f"{prefix}/models", models, methods=["GET"]))
+        routes.append(Route(f"{prefix}/models/{{model:path}}", model, methods=["GET"]))
     return Starlette(routes=routes, exception_handlers=EXCEPTION_HANDLERS)
 
 
+def _completing(gateway: Gateway, api: WireAPI, keep_alive_s: float) -> Endpoint:
+    async def complete(request: Request) -> Response:
+        session = gateway.session(_secret(request))
+        wanted = api.decode(await _body(request), _past(gateway, session))
+        created = int(time.time())
+        call = gateway.start(session, wanted.ask)
+
+        def answer(samples: tuple[Committed, ...]) -> Answer:
+            return Answer(samples, gateway.model_name, created, gateway.text, wanted.ask.not_honoured)
+
+        def events(samples: tuple[Committed, ...]) -> Iterator[bytes]:
+            return wanted.events(answer(samples))
+
+        def failure_event(error: TrunklineError) -> bytes:
+            return api.failure_event(failed(error))
+
+        if wanted.is_streamed:
+            response = await stream_events(call, events, failure_event, keep_alive_s=keep_alive_s)
+        elif await _is_done_before_leaving(call, request):
+            response = _json(wanted.body(answer(call.result())))
+        else:
+            return Response(status_code=_CLIENT_GONE)
+        _say_not_honoured(response, wanted.ask)
+        return response
+
+    return complete
+
+
+def _counting(gateway: Gateway) -> Endpoint:
+    async def count_tokens(request: Request) -> Response:
+        session = gateway.session(_secret(request))
+        wanted = _MESSAGES.decode(await _body(request), _past(gateway, session))
+        return _json(encode(gateway.count_tokens(session, wanted.ask)))
+
+    return count_tokens
+
+
+def _past(gateway: Gateway, session: Session) -> Any:
+    return lambda completion_id: gateway.past(session, completion_id)
+
+
+async def _is_done_before_leaving(call: Call, request: Request) -> bool:
+    """False if the client went away first; its answer then waits for the next request that asks the same."""
+    leaving = asyncio.ensure_future(_disconnected(request))
+    waiting = asyncio.ensure_future(call.wait())
+    try:
+        await asyncio.wait({leaving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        leaving.cancel()
+        waiting.cancel()
+    if not call.is_done:
+        call.leave()
+    return call.is_done
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _say_not_honoured(response: Response, ask: Ask) -> None:
+    """Header values are Latin-1 (RFC 9110, section 5.5)."""
+    if ask.not_honoured:
+        said = "; ".join(ask.not_honoured)[:_MAX_HEADER_CHARS]
+        response.headers[NOT_HONOURED_HEADER] = said.encode("ascii", "backslashreplace").decode().replace("\n", " ").replace("\r", " ")
+
+
 async def _refused(request: Request, error: Exception) -> Response:
-    """A named failure in OpenAI's shape. A spent budget tells OpenAI's own client not to retry."""
+    """A named failure in the API's own shape. A spent budget tells the official clients not to retry."""
     assert isinstance(error, TrunklineError)
-    status = _refusal(error).status
-    headers = {"retry-after": str(RETRY_AFTER_S)} if status == 503 else {"x-should-retry": "false"}
-    return _json(_failure_body(error), status=status, headers=headers)
-
-
-def _failure_body(error: TrunklineError) -> bytes:
-    refusal = _refusal(error)
-    return encode_error(str(error), kind=refusal.kind, code=refusal.code)
-
-
-def _refusal(error: TrunklineError) -> _Refusal:
-    return next(refusal for failure, refusal in _REFUSALS if isinstance(error, failure))
+    return _failure(request, failed(error))
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    message = f"{error.detail}: this gateway answers POST /v1/chat/completions and GET /v1/models"  # the path may hold a secret
-    return _json(encode_error(message, kind="invalid_request_error", code="no_such_route"), status=error.status_code)
+    # The path may hold a secret.
+    message = f"{error.detail}: this gateway answers POST /v1/chat/completions, /v1/responses and /v1/messages, and GET /v1/models"
+    return _failure(request, Failed(error.status_code, "invalid_request_error", "no_such_route", message))
+
+
+def _failure(request: Request, failure: Failed) -> Response:
+    response = _json(_api_of(request).refusal(failure), status=failure.status)
+    response.headers.update(failure.headers)
+    return response
+
+
+def _api_of(request: Request) -> WireAPI:
+    """By its route; a client of Anthropic's that went astray says so by a header of its own."""
+    is_anthropic = "/messages" in request.url.path or "anthropic-version" in request.headers
+    return _MESSAGES if is_anthropic else _CHAT
 
 
 async def _gone(request: Request, error: Exception) -> Response:
     """The client left before its request was whole; nobody reads this."""
-    return Response(status_code=499)
+    return Response(status_code=_CLIENT_GONE)
 
 
 EXCEPTION_HANDLERS = {TrunklineError: _refused, HTTPException: _no_route, ClientDisconnect: _gone}
-"""For every app of the gateway: failures in OpenAI's shape."""
+"""For every app of the gateway: failures in the API's own shape."""
 
 
 def _secret(request: Request) -> str:
     secret: str | None = request.path_params.get("secret")
-    return secret or request.headers.get("authorization", "").removeprefix("Bearer ").strip()
+    bearer = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
+    return secret or bearer or request.headers.get("x-api-key", "") or request.headers.get("api-key", "")
 
 
 async def _body(request: Request) -> bytes:
@@ -136,5 +188,5 @@ async def _body(request: Request) -> bytes:
     return b"".join(chunks)
 
 
-def _json(content: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(content, status_code=status, headers=headers, media_type="application/json")
+def _json(content: bytes, *, status: int = 200) -> Response:
+    return Response(content, status_code=status, media_type="application/json")

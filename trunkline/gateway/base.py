@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from trunkline.types import Message, ToolSpec
+
+
+class Parsed(NamedTuple):
+    """What sampled ids say."""
+
+    message: Message
+    """The assistant's turn; calls that cannot be read are part of its text."""
+    format_error: str | None = None
+    """Why calls could not be read; None if the turn is well formed."""
 
 
 class Renderer(Protocol):
@@ -44,9 +53,13 @@ class Renderer(Protocol):
         """What a model would have sampled to say messages[-1], an assistant turn, after the rest: its stop included."""
         ...
 
-    def parse(self, completion_ids: Sequence[int], tools: Sequence[ToolSpec]) -> Message:
-        """The assistant message that these sampled ids say; a malformed or cut call comes back as plain text.
+    def parse(self, completion_ids: Sequence[int], tools: Sequence[ToolSpec]) -> Parsed:
+        """The assistant message that these sampled ids say; a malformed or cut call comes back as plain text, with the reason.
 
         Calls without an id of their own in the format get call_id ''; the recorder names them.
         """
+        ...
+
+    def text(self, token_ids: Sequence[int]) -> str:
+        """What token ids read as, special tokens included; for stop strings and for log-probabilities by token."""
         ...

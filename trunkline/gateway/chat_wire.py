@@ -1,24 +1,36 @@
-"""OpenAI's Chat Completions as bytes: decodes and validates requests, encodes answers. Owns no HTTP and no session.
+"""OpenAI's Chat Completions: decodes and validates requests. Owns no answer (chat_answer.py), no HTTP and no session.
 
-Of the sampler's knobs only the token limit is honoured (as a minimum with the recipe's hold). temperature, top_p, seed and
-stop are recorded and not used: a training session samples the policy itself. Keys that would change the result and that
-this gateway does not implement are refused; keys that cannot change it are accepted.
+What a training session does with what a client asks:
+
+    messages, tools, n, max_tokens, stop, logprobs, stream   honoured; the recipe's own token limit holds as well
+    temperature, top_p, seed                                 recorded and not used: a training session samples the policy itself
+    tool_choice 'required' or a name, response_format, penalties, tools of other types, unknown keys, ...
+                                                             recorded as not honoured, and listed in the answer's header
+                                                             x-trunkline-not-honoured; `trunkline serve` refuses them
+    keys that change no token, such as user or store         accepted
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import Raw, Struct
 
 from trunkline.errors import MalformedRequest
-from trunkline.gateway.gateway import ChatAsk
-from trunkline.gateway.recorder import Committed, ToolOffer
+from trunkline.gateway import chat_answer
 from trunkline.gateway.sampling import AskedSampling
+from trunkline.gateway.sse import frame
+from trunkline.gateway.wire import Answer, Ask, Failed, Past, ToolOffer
 from trunkline.types import Message, Role, ToolCall, ToolSpec
+
+MAX_SAMPLES = 128
+"""The API's own limit of n."""
+CUSTOM_INPUT = {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]}
+"""A custom tool takes free text; the model is offered a function of one string."""
 
 _HARMLESS = frozenset(
     (
@@ -26,9 +38,9 @@ _HARMLESS = frozenset(
         "metadata",
         "store",
         "service_tier",
-        "parallel_tool_calls",
         "prompt_cache_key",
         "prompt_cache_retention",
+        "prompt_cache_options",
         "safety_identifier",
     )
 )
@@ -38,12 +50,12 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "frequency_penalty": (0,),
     "presence_penalty": (0,),
     "logit_bias": ({},),
-    "logprobs": (False,),
     "top_logprobs": (0,),
     "response_format": ({"type": "text"},),
     "modalities": (["text"],),
+    "parallel_tool_calls": (True,),
 }
-"""Keys that are refused unless they hold one of these values, or null, which mean the same as leaving them out."""
+"""Keys that are honoured only in that these values, or null, mean the same as leaving them out."""
 
 
 class WirePart(Struct):
@@ -51,6 +63,7 @@ class WirePart(Struct):
 
     type: str
     text: str = ""
+    refusal: str = ""
 
 
 class WireFunction(Struct):
@@ -60,27 +73,38 @@ class WireFunction(Struct):
     arguments: str = "{}"
 
 
+class WireCustom(Struct):
+    """The custom tool of a call."""
+
+    name: str
+    input: str = ""
+
+
 class WireCall(Struct):
     """A call in an assistant message."""
 
-    id: str
-    function: WireFunction
-    type: Literal["function"] = "function"
+    id: str = ""
+    function: WireFunction | None = None
+    custom: WireCustom | None = None
+    type: str = "function"
 
 
 class WireMessage(Struct):
     """A message of a request."""
 
-    role: Literal["system", "developer", "user", "assistant", "tool"]
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[WirePart] | None = None
     tool_calls: list[WireCall] | None = None
     tool_call_id: str | None = None
-    function_call: None = None
-    audio: None = None
+    name: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    refusal: str | None = None
+    function_call: WireFunction | None = None
 
 
 class WireToolFunction(Struct):
-    """The function of an offered tool."""
+    """The function, or the custom tool, of an offered tool."""
 
     name: str
     description: str | None = None
@@ -90,8 +114,9 @@ class WireToolFunction(Struct):
 class WireTool(Struct):
     """A tool offered to the model."""
 
-    type: Literal["function"]
-    function: WireToolFunction
+    type: str
+    function: WireToolFunction | None = None
+    custom: WireToolFunction | None = None
 
 
 class WireStreamOptions(Struct):
@@ -100,7 +125,7 @@ class WireStreamOptions(Struct):
     include_usage: bool | None = None
 
 
-class WireRequest(Struct, forbid_unknown_fields=True):
+class WireBody(Struct, forbid_unknown_fields=True):
     """The keys that this gateway understands."""
 
     messages: list[WireMessage]
@@ -114,112 +139,94 @@ class WireRequest(Struct, forbid_unknown_fields=True):
     seed: int | None = None
     stop: str | list[str] | None = None
     n: int | None = None
+    logprobs: bool | None = None
     stream: bool | None = None
     stream_options: WireStreamOptions | None = None
 
 
-class WireReplyMessage(Struct, omit_defaults=True):
-    """The assistant message of an answer."""
+@dataclass(frozen=True)
+class OfferedTools:
+    """What a request's `tools` come to."""
 
-    role: Literal["assistant"] | UnsetType = UNSET
-    content: str | UnsetType | None = UNSET
-    tool_calls: list[WireCall] | UnsetType = UNSET
-
-
-class WireChoice(Struct):
-    """The one choice of an answer."""
-
-    message: WireReplyMessage
-    finish_reason: str
-    index: int = 0
-    logprobs: None = None
-
-
-class WireUsage(Struct):
-    """Token counts of an answer."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-
-
-class WireAnswer(Struct):
-    """A chat.completion object."""
-
-    id: str
-    model: str
-    created: int
-    choices: list[WireChoice]
-    usage: WireUsage
-    object: str = "chat.completion"
+    offer: ToolOffer
+    """What the model may call."""
+    custom: frozenset[str]
+    """Names of those that take free text."""
+    not_honoured: tuple[str, ...]
+    """Of those that cannot be offered."""
 
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """A validated request: what is asked, and in which form the answer is wanted."""
+    """A validated request: what is asked, and in which form the answer is wanted. See WireRequest (wire.py)."""
 
-    ask: ChatAsk
+    ask: Ask
     """What is asked."""
     is_streamed: bool
     """As server-sent events instead of one JSON object."""
-    with_usage: bool
-    """The stream ends with token counts; a JSON object always has them."""
+    form: chat_answer.ChatForm
+    """What the answer says beside the message."""
+
+    def body(self, answer: Answer) -> bytes:
+        """A chat.completion object."""
+        return chat_answer.encode(chat_answer.chat_completion(answer, self.form))
+
+    def events(self, answer: Answer) -> Iterator[bytes]:
+        """chat.completion.chunk objects and [DONE]."""
+        return chat_answer.chat_events(answer, self.form)
 
 
-_decoder = msgspec.json.Decoder(WireRequest)
+class ChatWire:
+    """The API. See WireAPI (wire.py)."""
+
+    name = "chat"
+
+    def decode(self, body: bytes, past: Past) -> ChatRequest:
+        """Validates a request. Raises MalformedRequest naming the key that is wrong."""
+        return decode_chat(body)
+
+    def refusal(self, failure: Failed) -> bytes:
+        """OpenAI's error object."""
+        return chat_answer.encode_error(failure)
+
+    def failure_event(self, failure: Failed) -> bytes:
+        """The same as an event; no [DONE] follows."""
+        return frame(chat_answer.encode_error(failure))
+
+
+_decoder = msgspec.json.Decoder(WireBody)
 _encoder = msgspec.json.Encoder()
 
 
 def decode_chat(body: bytes) -> ChatRequest:
-    """Validates a request. Raises MalformedRequest naming the key that is wrong or not supported."""
+    """Validates a request. Raises MalformedRequest naming the key that is wrong."""
+    not_honoured: list[str] = []
     try:
         wire = _decoder.decode(body)
-    except msgspec.DecodeError:
-        wire = _decode_with_extras(body)
-    if wire.n not in (None, 1):
-        raise MalformedRequest(f"n must be 1, got {wire.n}; ask once for each sample")
+    except (msgspec.DecodeError, RecursionError):
+        wire = _decode_with_extras(body, not_honoured)
+    if wire.n is not None and not 1 <= wire.n <= MAX_SAMPLES:
+        raise MalformedRequest(f"n must be 1..{MAX_SAMPLES}, got {wire.n}")
     if not wire.messages:
         raise MalformedRequest("messages is empty; send at least one")
     if wire.tool_choice not in (None, "auto", "none"):
-        raise MalformedRequest(f"tool_choice must be 'auto' or 'none', got {wire.tool_choice!r}; calls cannot be forced")
-    ask = ChatAsk(
-        messages=tuple([_message(place, message) for place, message in enumerate(wire.messages)]),
-        tools=_tool_offer(bytes(wire.tools)) if bytes(wire.tools) != b"null" else ToolOffer(),
+        not_honoured.append(f"tool_choice {_encoder.encode(wire.tool_choice).decode()}: calls cannot be forced")
+    tools = offered_tools(bytes(wire.tools))
+    messages = tuple([_message(place, message, not_honoured) for place, message in enumerate(wire.messages)])
+    ask = Ask(
+        messages=messages,
+        tools=tools.offer,
         may_call=wire.tool_choice != "none",
         asked=_asked(wire),
+        num_samples=wire.n or 1,
+        not_honoured=(*not_honoured, *tools.not_honoured),
     )
     with_usage = wire.stream_options is not None and bool(wire.stream_options.include_usage)
-    return ChatRequest(ask, bool(wire.stream), with_usage)
+    return ChatRequest(ask, bool(wire.stream), chat_answer.ChatForm(with_usage, bool(wire.logprobs), tools.custom))
 
 
-def chat_answer(committed: Committed, *, model: str, created: int) -> WireAnswer:
-    """What is answered, whole; `created` in Unix seconds."""
-    completion, message = committed.completion, committed.message
-    calls = [WireCall(call.call_id, WireFunction(call.name, call.arguments)) for call in message.tool_calls]
-    reply = WireReplyMessage("assistant", message.content or (None if calls else ""), calls or UNSET)
-    finish = "tool_calls" if calls else completion.generation.finish_reason
-    num_prompt, num_sampled = len(completion.prompt_ids), completion.num_sampled
-    usage = WireUsage(num_prompt, num_sampled, num_prompt + num_sampled)
-    return WireAnswer(f"chatcmpl-{completion.completion_id}", model, created, [WireChoice(reply, finish)], usage)
-
-
-def encode_chat(answer: WireAnswer) -> bytes:
-    """The answer as one JSON object; sse.py writes it as events."""
-    return _encoder.encode(answer)
-
-
-def encode_models(model: str) -> bytes:
-    """The list of the one model."""
-    return _encoder.encode({"object": "list", "data": [{"id": model, "object": "model", "created": 0, "owned_by": "trunkline"}]})
-
-
-def encode_error(message: str, *, kind: str, code: str) -> bytes:
-    """OpenAI's error object."""
-    return _encoder.encode({"error": {"message": message, "type": kind, "param": None, "code": code}})
-
-
-def _decode_with_extras(body: bytes) -> WireRequest:
-    """The slow path: drops keys that change nothing, refuses the others by name."""
+def _decode_with_extras(body: bytes, not_honoured: list[str]) -> WireBody:
+    """The slow path: drops keys that change nothing, notes the others by name."""
     try:
         keys = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -228,51 +235,96 @@ def _decode_with_extras(body: bytes) -> WireRequest:
         raise MalformedRequest(f"the body must be a JSON object, got {type(keys).__name__}")
     kept = {}
     for key, value in keys.items():
-        if key in _HARMLESS or (key not in WireRequest.__struct_fields__ and value is None) or value in _NEUTRAL.get(key, ()):
-            continue
-        if key not in WireRequest.__struct_fields__:
-            raise MalformedRequest(f"the key {key!r} is not supported and would change the result; leave it out")
-        kept[key] = value
+        if key in WireBody.__struct_fields__:
+            kept[key] = value
+        elif key not in _HARMLESS and value is not None and value not in _NEUTRAL.get(key, ()):
+            not_honoured.append(key if key in _NEUTRAL else f"unknown key {key!r}"[:200])
     try:
         return _decoder.decode(_encoder.encode(kept))
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise MalformedRequest(f"not a chat completions request: {error}") from error
 
 
-def _message(place: int, wire: WireMessage) -> Message:
-    content = wire.content
-    if isinstance(content, list):
-        odd = [part.type for part in content if part.type != "text"]
-        if odd:
-            raise MalformedRequest(f"messages[{place}]: content parts of type {odd[0]!r} are not supported; send text")
-        content = "".join(part.text for part in content)
+def _message(place: int, wire: WireMessage, not_honoured: list[str]) -> Message:
     if wire.role == "tool" and wire.tool_call_id is None:
         raise MalformedRequest(f"messages[{place}]: a tool message needs the tool_call_id that it answers")
     if wire.tool_calls and wire.role != "assistant":
         raise MalformedRequest(f"messages[{place}]: only an assistant message has tool_calls, this one is of role {wire.role!r}")
-    role: Role = "system" if wire.role == "developer" else wire.role
-    calls = tuple([ToolCall(call.id, call.function.name, call.function.arguments) for call in wire.tool_calls or ()])
-    return Message(role, content or "", calls, wire.tool_call_id)
+    content = _text(wire.content, not_honoured) or wire.refusal or ""
+    match wire.role:
+        case "assistant":
+            calls = [_call(place, call) for call in wire.tool_calls or ()]
+            if wire.function_call is not None:  # the API's older form of one call
+                calls.append(ToolCall("", wire.function_call.name, wire.function_call.arguments))
+            return Message("assistant", content, tuple(calls), reasoning=wire.reasoning_content or wire.reasoning or "")
+        case "tool" | "function":
+            return Message("tool", content, tool_call_id=wire.tool_call_id or wire.name or "")
+        case _:
+            role: Role = "system" if wire.role == "developer" else wire.role
+            return Message(role, content)
+
+
+def _text(content: str | list[WirePart] | None, not_honoured: list[str]) -> str:
+    if not isinstance(content, list):
+        return content or ""
+    texts = []
+    for part in content:
+        if part.type in ("text", "refusal"):
+            texts.append(part.text or part.refusal)
+        else:
+            not_honoured.append(f"a content part of type {part.type!r}: the model reads '[{part.type}]' in its place"[:200])
+            texts.append(f"[{part.type}]"[:100])
+    return "".join(texts)
+
+
+def _call(place: int, wire: WireCall) -> ToolCall:
+    if wire.function is not None:
+        return ToolCall(wire.id, wire.function.name, wire.function.arguments)
+    if wire.custom is not None:
+        return ToolCall(wire.id, wire.custom.name, custom_arguments(wire.custom.input))
+    raise MalformedRequest(f"messages[{place}]: a call of type {wire.type!r} needs 'function' or 'custom'")
+
+
+def custom_arguments(text: str) -> str:
+    """Free text as the arguments of the function that the model was offered."""
+    return _encoder.encode({"input": text}).decode()
 
 
 @functools.lru_cache(maxsize=256)
-def _tool_offer(raw: bytes) -> ToolOffer:
+def offered_tools(raw: bytes) -> OfferedTools:
     """Agents send the same tools with every call, so their bytes are decoded once."""
     try:
-        wires = msgspec.json.decode(raw, type=list[WireTool])
-    except msgspec.DecodeError as error:
+        wires = msgspec.json.decode(raw, type=list[WireTool] | None)
+    except (msgspec.DecodeError, RecursionError) as error:
         raise MalformedRequest(f"tools: {error}") from error
-    specs = tuple(ToolSpec(one.function.name, one.function.description or "", one.function.parameters or {}) for one in wires)
+    specs, custom, not_honoured = [], set(), []
+    for one in wires or ():
+        if one.type == "function" and one.function is not None:
+            specs.append(ToolSpec(one.function.name, one.function.description or "", one.function.parameters or {}))
+        elif one.type == "custom" and one.custom is not None:
+            specs.append(ToolSpec(one.custom.name, one.custom.description or "", CUSTOM_INPUT))
+            custom.add(one.custom.name)
+        elif one.type in ("function", "custom"):
+            raise MalformedRequest(f"tools: a tool of type {one.type!r} needs the key {one.type!r}")
+        else:
+            not_honoured.append(f"a tool of type {one.type!r}: it is not offered"[:200])
+    return OfferedTools(tool_offer(specs), frozenset(custom), tuple(not_honoured))
+
+
+def tool_offer(specs: list[ToolSpec]) -> ToolOffer:
+    """Raises MalformedRequest if two tools have one name."""
     names = [spec.name for spec in specs]
     if len(set(names)) < len(names):
         raise MalformedRequest(f"tools: names must differ, got {names}")
     key = _encoder.encode([(spec.name, spec.description, spec.parameters) for spec in specs]) if specs else b""
-    return ToolOffer(specs, key)
+    return ToolOffer(tuple(specs), key)
 
 
-def _asked(wire: WireRequest) -> AskedSampling:
+def _asked(wire: WireBody) -> AskedSampling:
     limits = [limit for limit in (wire.max_tokens, wire.max_completion_tokens) if limit is not None]
     if limits and min(limits) < 1:
         raise MalformedRequest(f"max_tokens must be at least 1, got {min(limits)}")
     stop = (wire.stop,) if isinstance(wire.stop, str) else tuple(wire.stop or ())
+    if "" in stop:
+        raise MalformedRequest("stop holds an empty string, which would stop everything; leave it out")
     return AskedSampling(min(limits, default=None), wire.temperature, wire.top_p, wire.seed, stop)

@@ -1,7 +1,7 @@
-"""Answers calls: messages in, one recorded completion out. Owns sessions, commit-before-answer and the pause clock; no HTTP.
+"""Answers calls: messages in, recorded completions out. Owns sessions, commit-before-answer and the pause clock; no HTTP.
 
-complete ──► admit ──► context (splice or branch) ──► engine ──► commit in memory ──► log (durable) ──► answer
-              │401/429        │400                      │503, no trace                   │503
+start ──► admit ──► context (splice or branch) ──► engine ──► commit in memory ──► log (durable) ──► answer
+           │401/429        │400                      │503, no trace                   │503
 """
 
 from __future__ import annotations
@@ -10,33 +10,23 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from trunkline.errors import EngineError, EngineUnavailable, GatewayError, UnknownSession
 from trunkline.gateway.base import Renderer
-from trunkline.gateway.recorder import Committed, Context, EpisodeRecorder, Sampled, ToolOffer
-from trunkline.gateway.sampling import AskedSampling, SamplingHold, call_seed, prompt_digest
+from trunkline.gateway.call import Call, Samples, take_unread
+from trunkline.gateway.recorder import Context, EpisodeRecorder, Sampled
+from trunkline.gateway.sampling import SamplingHold, call_seed, prompt_digest
 from trunkline.gateway.sessions import OpenSession, Session, SessionBudget
+from trunkline.gateway.stopping import stop_at, without_stop
+from trunkline.gateway.wire import Ask, Committed
 from trunkline.protocols import CompletionLog, Engine
 from trunkline.types import Completion, Generation, GenerationRequest, Message, MessageNode
 
 _ABORT_AGAIN_S = 0.5
-
-
-@dataclass(frozen=True)
-class ChatAsk:
-    """A request of any wire API, validated."""
-
-    messages: tuple[Message, ...]
-    """At least one."""
-    tools: ToolOffer
-    """Rendered in the prompt."""
-    may_call: bool
-    """False for tool_choice 'none': a call that the model writes is answered as text."""
-    asked: AskedSampling
-    """What the client wanted of the sampler."""
 
 
 class EpisodeRecord(NamedTuple):
@@ -84,6 +74,7 @@ class Gateway:
         self._by_secret: dict[str, Session] = {}
         self._by_id: dict[str, Session] = {}
         self._episodes: dict[str, EpisodeRecorder] = {}
+        self._counts: Counter[str] = Counter()
         self._paused_s = 0.0
         self._paused_at: float | None = None
 
@@ -104,6 +95,7 @@ class Gateway:
             raise UnknownSession(f"no open session {session_id!r}")
         del self._by_secret[session.secret]
         session.is_open = False
+        self._counts["unread"] += len(session.unread)
         while session.tasks:
             # An abort may overtake its request on the way to the engine, so it is sent until the calls have ended.
             # An engine that cannot be told is one whose calls fail by themselves.
@@ -131,9 +123,18 @@ class Gateway:
         recorder = self._recorder(episode_id)
         return EpisodeRecord(tuple(recorder.completions), tuple(recorder.nodes))
 
-    def asked_sampling(self, episode_id: str) -> Mapping[str, AskedSampling]:
-        """What clients asked of the sampler, by completion id. Raises GatewayError for an episode without a session."""
-        return dict(self._recorder(episode_id).asked)
+    def past(self, session: Session, completion_id: str) -> tuple[Message, ...] | None:
+        """The conversation behind an earlier answer of the session's episode; None if it has no such answer."""
+        return session.recorder.conversation(completion_id)
+
+    def text(self, token_ids: Sequence[int]) -> str:
+        """What token ids read as."""
+        return self._renderer.text(token_ids)
+
+    def counts(self) -> Mapping[str, int]:
+        """Since the start, what no completion tells: `redelivered` (answers given to a client that asked again after it had
+        left) and `unread` (recorded answers that nobody got)."""
+        return dict(self._counts)
 
     def discard(self, episode_id: str) -> None:
         """Forgets an episode whose sessions are closed. Raises GatewayError while one is open."""
@@ -164,46 +165,76 @@ class Gateway:
 
     # --- calls ----------------------------------------------------------------------------------------------------
 
-    async def complete(self, session: Session, ask: ChatAsk) -> Committed:
-        """Samples, records and then answers one call.
+    def start(self, session: Session, ask: Ask) -> Call:
+        """Starts to sample and to record one call, or finds the one that asked exactly this and whose client left.
 
         A caller that goes away does not end the call: what was sampled is recorded all the same.
 
-        Raises:
+        Raises, here or as the call's result:
             UnknownSession: the session was closed.
             BudgetExceeded: its budget is spent.
             MalformedRequest, ConfigError: the messages or tools cannot be rendered.
             EngineUnavailable, EngineError: nothing was sampled, or it was cut from outside; retrying is safe.
             JournalError: the answer is not durable and therefore withheld.
         """
-        session.admit()
+        task = take_unread(session, ask)
+        if task is not None:
+            self._counts["redelivered"] += 1
+            return Call(session, ask, task)
+        session.admit(ask.num_samples)
         task = asyncio.create_task(self._answer(session, ask))
         session.tasks.add(task)
         task.add_done_callback(session.tasks.discard)
         task.add_done_callback(_mark_retrieved)
-        return await asyncio.shield(task)
+        return Call(session, ask, task)
 
-    async def _answer(self, session: Session, ask: ChatAsk) -> Committed:
-        recorder = session.recorder
+    async def complete(self, session: Session, ask: Ask) -> Samples:
+        """As `start`, waited for: one recorded completion for each sample asked."""
+        call = self.start(session, ask)
+        await call.wait()
+        return call.result()
+
+    def count_tokens(self, session: Session, ask: Ask) -> int:
+        """Tokens of the context that a request would be answered from; samples nothing and counts as no call.
+
+        Raises UnknownSession, MalformedRequest and ConfigError as `start` does.
+        """
+        if not session.is_open:
+            raise UnknownSession("this session is closed; its key and path are revoked")
+        return len(session.recorder.context(session.session_id, ask, self._renderer).prompt_ids)
+
+    async def _answer(self, session: Session, ask: Ask) -> Samples:
+        num_admitted = ask.num_samples
         try:
-            context = recorder.context(session.session_id, ask.messages, ask.tools, self._renderer)
-            sampled = await self._sample(session, context, ask.asked)
-        except BaseException:
-            session.release()
-            raise
-        session.num_sampled += len(sampled.generation.token_ids)
-        callable_specs = ask.tools.specs if ask.may_call else ()
-        reply = self._renderer.parse(sampled.generation.token_ids, callable_specs)
-        committed = recorder.commit(context, sampled, reply)
-        await self._log.record_completion(recorder.episode_id, committed.completion, committed.new_nodes)
-        if sampled.generation.finish_reason == "abort":
+            context = session.recorder.context(session.session_id, ask, self._renderer)
+            sampling = [self._sample(session, context) for _ in range(ask.num_samples)]
+            sampled = await asyncio.gather(*sampling, return_exceptions=True)
+            committed = [self._commit(session, context, one) for one in sampled if isinstance(one, Sampled)]
+            num_admitted -= len(committed)
+        finally:
+            for _ in range(num_admitted):
+                session.release()
+        record = (self._log.record_completion(session.recorder.episode_id, one.completion, one.new_nodes) for one in committed)
+        await asyncio.gather(*record)
+        for one in sampled:
+            if isinstance(one, BaseException):  # of n samples: the others are recorded, the client asks for all again
+                raise one
+        if any(one.completion.generation.finish_reason == "abort" for one in committed):
             if not session.is_open:
                 raise UnknownSession("the session was closed while this call was in flight")
             raise EngineUnavailable("the engine cut this call; ask again")
-        return committed
+        return tuple(committed)
 
-    async def _sample(self, session: Session, context: Context, asked: AskedSampling) -> Sampled:
-        digest = prompt_digest(context.prompt_ids)
+    def _commit(self, session: Session, context: Context, sampled: Sampled) -> Committed:
+        session.num_sampled += len(sampled.generation.token_ids) + sampled.num_discarded
+        callable_specs = context.ask.tools.specs if context.ask.may_call else ()
+        parsed = self._renderer.parse(sampled.generation.token_ids, callable_specs)
+        if sampled.stop_string is not None:
+            parsed = parsed._replace(message=without_stop(parsed.message, sampled.stop_string))
+        return session.recorder.commit(context, sampled, parsed)
+
+    async def _sample(self, session: Session, context: Context) -> Sampled:
+        digest, asked = prompt_digest(context.prompt_ids), context.ask.asked
         sampling = session.sampling(asked, num_prompt=len(context.prompt_ids), stop_token_ids=self._renderer.stop_token_ids)
         repeat = session.recorder.take_repeat(digest)
         sampling = replace(sampling, seed=call_seed(session.seed, digest, repeat))
@@ -213,7 +244,8 @@ class Gateway:
         except BaseException:
             session.recorder.free_repeat(digest, repeat)
             raise
-        return Sampled(completion_id, session.session_id, generation, sampling, asked)
+        stopped = stop_at(generation, asked.stop, self._renderer.text)
+        return Sampled(completion_id, session.session_id, stopped.generation, sampling, stopped.num_discarded, stopped.stop_string)
 
     async def _generate(self, session: Session, request: GenerationRequest) -> Generation:
         if not session.is_open:  # closed between admission and here: the engine never hears of the call
@@ -231,7 +263,7 @@ class Gateway:
         return found
 
 
-def _mark_retrieved(task: asyncio.Task[Committed]) -> None:
+def _mark_retrieved(task: asyncio.Task[Samples]) -> None:
     """The caller may be gone; its call's error is then nobody's, and asyncio need not report it as lost."""
     if not task.cancelled():
         task.exception()

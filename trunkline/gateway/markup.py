@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trunkline.errors import ConfigError, MalformedRequest
+from trunkline.gateway.base import Parsed
 from trunkline.gateway.call_syntax import CallSyntax, LineCalls, MarkedCalls, Turn
 from trunkline.models.tokenizer import Tokenizer, UnencodableText
 from trunkline.types import Message, ToolSpec
@@ -133,18 +134,24 @@ class MarkupRenderer:
         """The turn's body and its end mark."""
         return (*self._body(messages[-1], tools), self._end_id)
 
-    def parse(self, completion_ids: Sequence[int], tools: Sequence[ToolSpec]) -> Message:
+    def parse(self, completion_ids: Sequence[int], tools: Sequence[ToolSpec]) -> Parsed:
         """A turn that lacks its end was cut: its calls are not complete and stay text."""
         is_closed = bool(completion_ids) and completion_ids[-1] == self._end_id
         body = completion_ids[:-1] if is_closed else completion_ids
         # Models whose embedding is padded beyond the vocabulary may sample ids that have no text.
         if any(token >= self._tokenizer.vocab_size for token in body):
-            known = [token for token in body if token < self._tokenizer.vocab_size]
-            return Message("assistant", self._tokenizer.decode(known) + "\ufffd")
+            return Parsed(Message("assistant", self.text(body)), "tokens without text")
         turn = self._markup.calls.read_turn(self._tokenizer, body, tools)
-        if turn is None or (turn.calls and not is_closed):
-            return Message("assistant", self._tokenizer.decode(body))
-        return Message("assistant", turn.content, turn.calls)
+        if turn is None:
+            return Parsed(Message("assistant", self._tokenizer.decode(body)), "a call that cannot be read")
+        if turn.calls and not is_closed:
+            return Parsed(Message("assistant", self._tokenizer.decode(body)), "a call that was cut")
+        return Parsed(Message("assistant", turn.content, turn.calls))
+
+    def text(self, token_ids: Sequence[int]) -> str:
+        """As the tokenizer decodes them; what has no text is one U+FFFD at the end."""
+        known = [token for token in token_ids if token < self._tokenizer.vocab_size]
+        return self._tokenizer.decode(known) + ("\ufffd" if len(known) < len(token_ids) else "")
 
     def _turn(self, message: Message, *, tools: Sequence[ToolSpec], offered: Sequence[ToolSpec]) -> list[int]:
         """A whole turn with what follows its end; `offered` tools are listed in it."""

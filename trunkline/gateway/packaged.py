@@ -1,7 +1,4 @@
-"""The chat formats of big model families, from the `renderers` package. Owns the adapter, no format.
-
-Reasoning that a model samples stays in its tokens and is not shown to the agent: it cannot be dropped by accident.
-"""
+"""The chat formats of big model families, from the `renderers` package. Owns the adapter, no format."""
 
 from __future__ import annotations
 
@@ -10,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from trunkline.errors import ConfigError, MalformedRequest
+from trunkline.gateway.base import Parsed
 from trunkline.types import Message, ToolCall, ToolSpec
 
 _PROBE_TOOL = ToolSpec("probe_tool", "Shows whether tools are rendered.", {"type": "object", "properties": {"x": {"type": "string"}}})
@@ -94,29 +92,48 @@ class PackagedRenderer:
         streams = zip(rendered.token_ids, rendered.message_indices, rendered.sampled_mask, strict=True)
         return tuple(token for token, index, is_sampled in streams if is_sampled and index == last)
 
-    def parse(self, completion_ids: Sequence[int], tools: Sequence[ToolSpec]) -> Message:
+    def parse(self, completion_ids: Sequence[int], tools: Sequence[ToolSpec]) -> Parsed:
         """Any malformed call, and any call without a stop token after it, makes the whole turn text."""
         try:
             parsed = self._inner.parse_response(list(completion_ids), tools=_tool_dicts(tools))
-        except _PACKAGE_ERRORS:  # sampled garbage that its parser does not foresee is as malformed as any
-            return Message("assistant", self._tokenizer.decode(list(completion_ids), skip_special_tokens=True))
+        except _PACKAGE_ERRORS as error:  # sampled garbage that its parser does not foresee is as malformed as any
+            text = self._tokenizer.decode(list(completion_ids), skip_special_tokens=True)
+            return Parsed(Message("assistant", text), f"{type(error).__name__} of the parser")
+        reasoning = parsed.reasoning_content or ""
+        problem = self._problem(parsed.tool_calls, completion_ids, {tool.name for tool in tools})
+        if problem is not None:
+            text = "".join([parsed.content, *(call.raw for call in parsed.tool_calls)])
+            return Parsed(Message("assistant", text, reasoning=reasoning), problem)
+        return Parsed(Message("assistant", parsed.content, tuple(map(_tool_call, parsed.tool_calls)), reasoning=reasoning))
+
+    def text(self, token_ids: Sequence[int]) -> str:
+        """As the tokenizer decodes them."""
+        text: str = self._tokenizer.decode(list(token_ids))
+        return text
+
+    def _problem(self, calls: Sequence[Any], completion_ids: Sequence[int], offered: set[str]) -> str | None:
+        """Why the calls cannot be answered as calls."""
+        malformed = [call for call in calls if call.status != "ok"]
+        unknown = [call.name for call in calls if call.name not in offered]
         is_closed = bool(completion_ids) and completion_ids[-1] in self.stop_token_ids
-        names = {tool.name for tool in tools}
-        is_well_formed = all(call.status == "ok" and call.name in names for call in parsed.tool_calls)
-        if parsed.tool_calls and not (is_closed and is_well_formed):
-            return Message("assistant", "".join([parsed.content, *(call.raw for call in parsed.tool_calls)]))
-        return Message("assistant", parsed.content, tuple(_tool_call(call) for call in parsed.tool_calls))
+        if malformed:
+            return f"a call that cannot be read: {malformed[0].status}"
+        if unknown:
+            return f"a call of {unknown[0]!r}, which is not offered"[:200]
+        return "a call that was cut" if calls and not is_closed else None
 
     def _as_dicts(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
         return [self._as_dict(message) for message in messages]
 
     def _as_dict(self, message: Message) -> dict[str, Any]:
         allowed = _REASONING_MARKS if message.role == "assistant" else frozenset()
-        for text in (message.content, *(call.arguments for call in message.tool_calls)):
+        for text in (message.content, message.reasoning, *(call.arguments for call in message.tool_calls)):
             found = [mark for mark in self._control_texts - allowed if mark in text]
             if found:
                 raise MalformedRequest(f"a {message.role} message holds the control text {found[0]!r}; escape it before it is sent")
         written: dict[str, Any] = {"role": message.role, "content": message.content}
+        if message.reasoning:
+            written["reasoning_content"] = message.reasoning
         if message.tool_call_id is not None:
             written["tool_call_id"] = message.tool_call_id
         if message.tool_calls:

@@ -1,9 +1,10 @@
-"""One episode's record: its message tree, its completions, and which of them a new request extends. Owns no HTTP, no engine.
+"""One episode's record: its message tree, its completions, and which of them a new request continues. Owns no HTTP, no engine.
 
 messages of a request ──► walk down the tree ──► deepest reply that this session sampled, same tools
                                                     │ found                       │ none
                                                     ▼                             ▼
-                                     bridge: exact token extension        prompt: a new branch
+                                     exact token extension            prompt: a new branch
+                                                    └──► turns that the model wrote further on: as sampled, by bridges
 """
 
 from __future__ import annotations
@@ -14,37 +15,31 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from trunkline.gateway.base import Renderer
-from trunkline.gateway.sampling import AskedSampling, drop_reason
-from trunkline.types import Completion, Generation, Message, MessageNode, SamplingParams, ToolSpec
-
-
-@dataclass(frozen=True)
-class ToolOffer:
-    """The tools of a request."""
-
-    specs: tuple[ToolSpec, ...] = ()
-    """What the model may call."""
-    key: bytes = b""
-    """Equal if and only if the specs are equal."""
+from trunkline.gateway.base import Parsed, Renderer
+from trunkline.gateway.lineage import Key, rewriting
+from trunkline.gateway.sampling import drop_reason
+from trunkline.gateway.wire import Ask, Committed
+from trunkline.types import CallFacts, Completion, Generation, Lineage, Message, MessageNode, SamplingParams
 
 
 @dataclass(frozen=True)
 class Context:
     """The exact tokens that a request is answered from, and where they come from."""
 
-    messages: tuple[Message, ...]
-    """The request's messages."""
-    keys: tuple[Hashable, ...]
+    ask: Ask
+    """The request."""
+    keys: tuple[Key, ...]
     """What identifies each message in the tree."""
-    tools: ToolOffer
-    """The request's tools."""
     prompt_ids: tuple[int, ...]
     """What the model sees."""
     parent_id: str | None
     """The completion extended; None for a new branch."""
     num_shared: int
     """Leading tokens taken from the parent's prompt and completion."""
+    lineage: Lineage
+    """How it came out of earlier contexts."""
+    num_foreign: int
+    """Assistant turns that this episode's model never sampled."""
 
 
 @dataclass(frozen=True)
@@ -56,23 +51,23 @@ class Sampled:
     session_id: str
     """Who asked."""
     generation: Generation
-    """The engine's answer."""
+    """The engine's answer, up to the client's stop string."""
     sampling: SamplingParams
     """What it was asked."""
-    asked: AskedSampling
-    """What the client had asked."""
+    num_discarded: int = 0
+    """Tokens sampled after the stop string."""
+    stop_string: str | None = None
+    """The stop string, if one ended it."""
 
 
 @dataclass(frozen=True)
-class Committed:
-    """A call as it entered the record."""
+class _Turn:
+    """An assistant turn of a request that the model sampled."""
 
+    place: int
+    """Which message it is."""
     completion: Completion
-    """The atomic training sample."""
-    message: Message
-    """The reply, as the agent gets it."""
-    new_nodes: tuple[MessageNode, ...]
-    """Nodes that it added to the tree, in index order."""
+    """What was sampled."""
 
 
 class EpisodeRecorder:
@@ -82,24 +77,48 @@ class EpisodeRecorder:
         self.episode_id = episode_id
         self.nodes: list[MessageNode] = []
         self.completions: list[Completion] = []
-        self.asked: dict[str, AskedSampling] = {}
         self._children: dict[tuple[int | None, Hashable], int] = {}
         self._replies: dict[tuple[int, str, bytes], Completion] = {}
+        self._turns: dict[Hashable, list[Completion]] = {}
+        self._asked: set[tuple[int, str, bytes]] = set()
+        self._ends: dict[str, dict[str, tuple[Key, ...]]] = {}  # by session and completion: conversations that no call extends
         self._repeats: dict[bytes, set[int]] = {}
 
-    def context(self, session_id: str, messages: tuple[Message, ...], tools: ToolOffer, renderer: Renderer) -> Context:
-        """Finds the completion that `messages` extend furthest and continues its tokens; else renders from scratch."""
+    # --- before a call --------------------------------------------------------------------------------------------
+
+    def context(self, session_id: str, ask: Ask, renderer: Renderer) -> Context:
+        """Finds the completion that the messages extend furthest and continues its tokens; else renders a new branch.
+
+        Assistant turns that the model wrote are never written again from the client's echo: their tokens are those
+        sampled, wherever the format can go on from them.
+        """
+        messages, turns, is_dropped = self._own_turns(ask)
         keys = tuple(_message_keys(messages))
-        extended = self._extended(session_id, keys, tools)
-        if extended is not None:
-            parent, num_messages = extended
-            sampled = parent.generation.token_ids
-            bridged = renderer.bridge(parent.prompt_ids, sampled, messages[num_messages:], tools.specs)
-            num_shared = len(parent.prompt_ids) + len(sampled)
-            # A renderer of another house may rewrite what it promised to keep; then it is a branch like any other.
-            if bridged is not None and bridged[:num_shared] == parent.prompt_ids + sampled:
-                return Context(messages, keys, tools, bridged, parent.completion_id, num_shared)
-        return Context(messages, keys, tools, renderer.prompt(messages, tools.specs), None, 0)
+        extended, node = self._extended(session_id, keys, ask.tools.key)
+        own = {turn.place for turn in turns}
+        num_foreign = sum(message.role == "assistant" and place not in own for place, message in enumerate(messages))
+        prompt_ids, parent, num_shared = self._tokens(messages, turns, extended, ask, renderer)
+        if parent is not None and extended is not None and not any(turn.place >= extended[1] for turn in turns):
+            lineage: Lineage = "extension"
+        else:
+            lineage = "dropped_reasoning" if is_dropped else self._rewriting(session_id, keys)
+        if node is not None and (node, session_id, ask.tools.key) in self._asked:
+            lineage = "repeat"
+        return Context(
+            replace(ask, messages=messages), keys, prompt_ids, parent.completion_id if parent else None, num_shared, lineage, num_foreign
+        )
+
+    def conversation(self, completion_id: str) -> tuple[Message, ...] | None:
+        """The messages that a completion was sampled from, and its reply; None if this episode has no such completion."""
+        found = next((one for one in reversed(self.completions) if one.completion_id == completion_id), None)
+        if found is None:
+            return None
+        path: list[Message] = []
+        node: int | None = found.reply_node
+        while node is not None:
+            path.append(self.nodes[node].message)
+            node = self.nodes[node].parent
+        return tuple(reversed(path))
 
     def take_repeat(self, digest: bytes) -> int:
         """The smallest number not taken by another call of this context: 0 for its first."""
@@ -112,18 +131,19 @@ class EpisodeRecorder:
         """A call that sampled nothing leaves no trace: its retry gets the same seed."""
         self._repeats[digest].discard(repeat)
 
-    def commit(self, context: Context, sampled: Sampled, message: Message) -> Committed:
-        """Enters a sampled call; `message` is what its tokens say. Calls without an id are named after the reply's node."""
+    # --- after it -------------------------------------------------------------------------------------------------
+
+    def commit(self, context: Context, sampled: Sampled, parsed: Parsed) -> Committed:
+        """Enters a sampled call; `parsed` is what its tokens say. Calls without an id are named after the reply's node."""
         num_before = len(self.nodes)
         prompt_node: int | None = None
-        for prompt_message, key in zip(context.messages, context.keys, strict=True):
+        for prompt_message, key in zip(context.ask.messages, context.keys, strict=True):
             prompt_node = self._node(prompt_node, key, prompt_message)
         assert prompt_node is not None, "a request has at least one message"
-        key = next(_message_keys((message,)))
+        key = next(_message_keys((parsed.message,)))
         reply_node = self._children.get((prompt_node, key))
-        named = _with_call_ids(message, len(self.nodes))
         if reply_node is None:
-            reply_node = self._node(prompt_node, key, named)
+            reply_node = self._node(prompt_node, key, _with_call_ids(parsed.message, len(self.nodes)))
         completion = Completion(
             completion_id=sampled.completion_id,
             session_id=sampled.session_id,
@@ -135,25 +155,98 @@ class EpisodeRecorder:
             parent_id=context.parent_id,
             num_shared=context.num_shared,
             drop_reason=drop_reason(sampled.sampling, sampled.generation),
+            facts=_facts(context, sampled, parsed),
         )
         self.completions.append(completion)
-        self.asked[sampled.completion_id] = sampled.asked
+        self._asked.add((prompt_node, completion.session_id, context.ask.tools.key))
         if sampled.generation.finish_reason != "abort":  # nobody was told of an aborted one, so nobody can extend it
-            self._replies[reply_node, sampled.session_id, context.tools.key] = completion
-        return Committed(completion, self.nodes[reply_node].message, tuple(self.nodes[num_before:]))
+            self._remember(completion, context, key)
+        return Committed(completion, self.nodes[reply_node].message, tuple(self.nodes[num_before:]), sampled.stop_string)
 
-    def _extended(self, session_id: str, keys: Sequence[Hashable], tools: ToolOffer) -> tuple[Completion, int] | None:
-        """The completion whose messages and reply are the longest prefix, the latest of equals; and how many messages."""
+    def _remember(self, completion: Completion, context: Context, reply_key: Key) -> None:
+        self._replies[completion.reply_node, completion.session_id, context.ask.tools.key] = completion
+        self._turns.setdefault(_without_reasoning(reply_key), []).append(completion)
+        ends = self._ends.setdefault(completion.session_id, {})
+        ends.pop(completion.parent_id or "", None)
+        ends[completion.completion_id] = (*context.keys, reply_key)
+
+    # --- finding --------------------------------------------------------------------------------------------------
+
+    def _own_turns(self, ask: Ask) -> tuple[tuple[Message, ...], list[_Turn], bool]:
+        """The messages with their thinking restored where the client's API has no place for it; which turns the model
+        sampled; and whether the client took the thinking out of one of them."""
+        messages, turns, is_dropped = list(ask.messages), [], False
+        keeps_reasoning = ask.keeps_reasoning or any(message.reasoning for message in messages)
+        for place, message in enumerate(messages):
+            if message.role != "assistant":
+                continue
+            candidates = self._turns.get(_without_reasoning(_assistant_key(message)), ())
+            if message.reasoning or keeps_reasoning:
+                same = [one for one in candidates if self._reply(one).reasoning.strip() == message.reasoning.strip()]
+                is_dropped = is_dropped or (bool(candidates) and not same and not message.reasoning)
+                candidates = same
+            if candidates:
+                completion = self._likeliest(candidates, message)
+                turns.append(_Turn(place, completion))
+                messages[place] = replace(message, reasoning=self._reply(completion).reasoning)
+        return tuple(messages), turns, is_dropped
+
+    def _likeliest(self, candidates: Sequence[Completion], message: Message) -> Completion:
+        """Of replies with the same words the one whose calls have the ids of the echo, else the latest."""
+        ids = [call.call_id for call in message.tool_calls]
+        same_ids = (one for one in reversed(candidates) if [call.call_id for call in self._reply(one).tool_calls] == ids)
+        return next(same_ids, candidates[-1])
+
+    def _reply(self, completion: Completion) -> Message:
+        return self.nodes[completion.reply_node].message
+
+    def _extended(self, session_id: str, keys: Sequence[Key], tools_key: bytes) -> tuple[tuple[Completion, int] | None, int | None]:
+        """The completion whose messages and reply are the longest prefix, with the number of these messages; and the node
+        of the last message, if the tree has all of them."""
         node: int | None = None
         best: tuple[Completion, int] | None = None
         for depth, key in enumerate(keys, start=1):
             node = self._children.get((node, key))
             if node is None:
-                break
-            completion = self._replies.get((node, session_id, tools.key))
+                return best, None
+            completion = self._replies.get((node, session_id, tools_key))
             if completion is not None:
                 best = (completion, depth)
-        return best
+        return best, node
+
+    def _rewriting(self, session_id: str, keys: tuple[Key, ...]) -> Lineage:
+        if not self.completions:
+            return "first"
+        mine = [one for one in self.completions if one.session_id == session_id]
+        word = rewriting(keys, list(self._ends.get(session_id, {}).values()), [self._reply(one).content for one in mine])
+        return "fresh" if word == "first" else word
+
+    # --- tokens ---------------------------------------------------------------------------------------------------
+
+    def _tokens(
+        self,
+        messages: tuple[Message, ...],
+        turns: Sequence[_Turn],
+        extended: tuple[Completion, int] | None,
+        ask: Ask,
+        renderer: Renderer,
+    ) -> tuple[tuple[int, ...], Completion | None, int]:
+        """The context's ids, the completion that they extend, and how many of them are its."""
+        if extended is not None:
+            parent, num_messages = extended
+            later = [turn for turn in turns if turn.place >= num_messages]
+            bridged = _bridged(parent.prompt_ids, parent, num_messages, later, messages, ask, renderer)
+            num_shared = len(parent.prompt_ids) + parent.num_sampled
+            # A renderer of another house may rewrite what it promised to keep; then it is a branch like any other.
+            if bridged is not None and bridged[:num_shared] == parent.prompt_ids + parent.generation.token_ids:
+                return bridged, parent, num_shared
+        if turns and turns[0].place > 0:
+            first, *later = turns
+            start = renderer.prompt(messages[: first.place], ask.tools.specs)
+            bridged = _bridged(start, first.completion, first.place + 1, later, messages, ask, renderer)
+            if bridged is not None:
+                return bridged, None, 0
+        return renderer.prompt(messages, ask.tools.specs), None, 0
 
     def _node(self, parent: int | None, key: Hashable, message: Message) -> int:
         found = self._children.get((parent, key))
@@ -163,17 +256,49 @@ class EpisodeRecorder:
         return found
 
 
-def _message_keys(messages: Sequence[Message]) -> Iterator[Hashable]:
+def _bridged(
+    prompt_ids: tuple[int, ...],
+    completion: Completion,
+    done: int,
+    later: Sequence[_Turn],
+    messages: Sequence[Message],
+    ask: Ask,
+    renderer: Renderer,
+) -> tuple[int, ...] | None:
+    """From a context and what was sampled from it on to the end of `messages`, `done` of which are in it; None if the format cannot."""
+    sampled = completion.generation.token_ids
+    for turn in later:
+        bridged = renderer.bridge(prompt_ids, sampled, messages[done : turn.place], ask.tools.specs)
+        if bridged is None:
+            return None
+        prompt_ids, sampled, done = bridged, turn.completion.generation.token_ids, turn.place + 1
+    return renderer.bridge(prompt_ids, sampled, messages[done:], ask.tools.specs)
+
+
+def _facts(context: Context, sampled: Sampled, parsed: Parsed) -> CallFacts:
+    ask = context.ask
+    return CallFacts(
+        wire=ask.wire,
+        lineage=context.lineage,
+        asked=ask.asked.stated(),
+        not_honoured=ask.not_honoured,
+        num_discarded=sampled.num_discarded,
+        format_error=parsed.format_error,
+        num_foreign=context.num_foreign,
+    )
+
+
+def _message_keys(messages: Sequence[Message]) -> Iterator[Key]:
     """What makes two messages the same turn: role, text, calls by name and parsed arguments, which call a result answers.
 
-    Ids of calls are the client's to choose, so a result is known by the place of its call in the last assistant turn.
+    Ids of calls are the client's to choose, so a result is known by the place of its call in the last assistant turn. Blanks
+    around an assistant's text are no difference: clients strip them.
     """
     call_ids: tuple[str, ...] = ()
     for message in messages:
         if message.role == "assistant":
             call_ids = tuple(call.call_id for call in message.tool_calls)
-            calls = tuple((call.name, _canonical_json(call.arguments)) for call in message.tool_calls)
-            yield ("assistant", message.content, calls)
+            yield _assistant_key(message)
         elif message.role == "tool":
             call_id = message.tool_call_id
             yield ("tool", message.content, call_ids.index(call_id) if call_id in call_ids else call_id)
@@ -181,11 +306,20 @@ def _message_keys(messages: Sequence[Message]) -> Iterator[Hashable]:
             yield (message.role, message.content)
 
 
+def _assistant_key(message: Message) -> Key:
+    calls = tuple((call.name, _canonical_json(call.arguments)) for call in message.tool_calls)
+    return ("assistant", message.content.strip(), calls, message.reasoning.strip())
+
+
+def _without_reasoning(key: Key) -> Hashable:
+    return key[:3]
+
+
 @functools.lru_cache(maxsize=4096)
 def _canonical_json(text: str) -> str:
     try:
         return msgspec.json.encode(msgspec.json.decode(text), order="sorted").decode()
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return text
 
 

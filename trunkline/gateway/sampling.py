@@ -7,7 +7,7 @@ import math
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from trunkline.errors import MalformedRequest
 from trunkline.types import Generation, SamplingParams
@@ -31,6 +31,12 @@ class AskedSampling:
     stop: tuple[str, ...] = ()
     """Its stop strings."""
 
+    def stated(self) -> dict[str, Any]:
+        """What it stated, by name."""
+        every = {"max_tokens": self.max_tokens, "temperature": self.temperature, "top_p": self.top_p, "seed": self.seed}
+        stated = {name: value for name, value in every.items() if value is not None}
+        return stated | ({"stop": list(self.stop)} if self.stop else {})
+
 
 class SamplingPolicy(Protocol):
     """What a session samples, given what its client asks. `SamplingHold()` is the smallest."""
@@ -52,7 +58,7 @@ class SamplingHold:
     """At most this many tokens a call; a client may ask for fewer."""
 
     def params(self, asked: AskedSampling) -> SamplingParams:
-        """The hold's own; only a lower max_tokens is honoured."""
+        """The hold's own; only a lower max_tokens is honoured here (stop strings are the gateway's: stopping.py)."""
         limit = self.max_tokens if asked.max_tokens is None else min(self.max_tokens, asked.max_tokens)
         return SamplingParams(limit, self.temperature, self.top_p)
 

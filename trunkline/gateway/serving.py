@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
-from dataclasses import replace
 
 from trunkline.errors import BudgetExceeded, EngineUnavailable, MalformedRequest, UnknownSession
 from trunkline.gateway.base import Renderer
-from trunkline.gateway.gateway import ChatAsk, Gateway
-from trunkline.gateway.recorder import Committed, EpisodeRecorder
+from trunkline.gateway.call import Call, Samples
+from trunkline.gateway.gateway import Gateway
+from trunkline.gateway.recorder import EpisodeRecorder
 from trunkline.gateway.sampling import ClientSampling
 from trunkline.gateway.sessions import OpenSession, Session, SessionBudget
+from trunkline.gateway.wire import Ask
 from trunkline.protocols import CompletionLog, Engine
+
+MAX_SAMPLES = 16
+"""Of one request."""
 
 _STOPPING = "the server is stopping"
 
@@ -51,8 +54,8 @@ class ServingGateway(Gateway):
         super().__init__(engine, renderer, log, model_name=model_name)
         self._key = key
         self._sampling = sampling
-        self._budget = SessionBudget(max_calls=1, max_tokens=max_context, max_context=max_context)
-        self._answering: set[asyncio.Task[Committed]] = set()
+        self._budget = SessionBudget(max_calls=MAX_SAMPLES, max_tokens=MAX_SAMPLES * max_context, max_context=max_context)
+        self._answering: set[asyncio.Task[Samples]] = set()
         self._is_stopping = False
 
     def session(self, secret: str) -> Session:
@@ -63,26 +66,31 @@ class ServingGateway(Gateway):
         recorder = EpisodeRecorder(f"served-{opened.session_id}")
         return Session(opened, recorder, seed=secrets.randbits(63), hold=self._sampling, budget=self._budget)
 
-    async def complete(self, session: Session, ask: ChatAsk) -> Committed:
-        """As in training, but a client's seed and stop strings are honoured; a seed repeats the answer to the same messages.
+    def start(self, session: Session, ask: Ask) -> Call:
+        """As in training, but a client's seed is honoured: it repeats the answer to the same messages.
 
-        Stop strings cut the text of the answer, not the sampling: the tokens after one are sampled, counted and thrown away.
-
-        Raises:
-            MalformedRequest: the prompt does not fit the context, or the sampler's knobs are out of range.
+        Raises, here or as the call's result:
+            MalformedRequest: the prompt does not fit the context, the sampler's knobs are out of range, or the client asks
+                for what would change its answer and cannot be done.
             EngineUnavailable: the server is stopping.
         """
         if self._is_stopping:
             raise EngineUnavailable(_STOPPING)
-        if "" in ask.asked.stop:
-            raise MalformedRequest("stop holds an empty string, which would stop everything; leave it out")
+        if ask.not_honoured:
+            raise MalformedRequest(f"not supported, and it would change the result: {'; '.join(ask.not_honoured)}; leave it out")
         if ask.asked.seed is not None:
             session.seed = ask.asked.seed
-        answering = asyncio.create_task(super().complete(session, ask))
+        call = super().start(session, ask)
+        answering = asyncio.create_task(self._served(call))
         self._answering.add(answering)
         answering.add_done_callback(self._answering.discard)
+        answering.add_done_callback(_mark_retrieved)
+        return Call(session, ask, answering)
+
+    async def _served(self, call: Call) -> Samples:
         try:
-            return _cut_at_stop(await answering, ask.asked.stop)
+            await call.wait()
+            return call.result()
         except BudgetExceeded as error:
             raise MalformedRequest(str(error)) from error
         except asyncio.CancelledError:
@@ -99,12 +107,7 @@ class ServingGateway(Gateway):
             answering.cancel()
 
 
-def _cut_at_stop(committed: Committed, stop: Sequence[str]) -> Committed:
-    """The answer as it would read had sampling ended at the first stop string; calls come after the text and fall with it."""
-    content = committed.message.content
-    found = [place for place in (content.find(text) for text in stop) if place >= 0]
-    if not found:
-        return committed
-    message = replace(committed.message, content=content[: min(found)], tool_calls=())
-    generation = replace(committed.completion.generation, finish_reason="stop")
-    return replace(committed, completion=replace(committed.completion, generation=generation), message=message)
+def _mark_retrieved(answering: asyncio.Task[Samples]) -> None:
+    """The client may be gone; the call's error is then nobody's, and asyncio need not report it as lost."""
+    if not answering.cancelled():
+        answering.exception()

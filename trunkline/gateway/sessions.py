@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,16 +55,18 @@ class Session:
         """Requests that the engine has."""
         self.tasks: set[asyncio.Task[Any]] = set()
         """Calls that are not answered yet."""
+        self.unread: dict[Hashable, asyncio.Task[Any]] = {}
+        """Calls whose client left before it had the answer, by what was asked: the next to ask the same gets it."""
 
-    def admit(self) -> None:
-        """Counts a call. Raises UnknownSession after the close, BudgetExceeded if calls or tokens are spent."""
+    def admit(self, num_samples: int) -> None:
+        """Counts calls. Raises UnknownSession after the close, BudgetExceeded if calls or tokens are spent."""
         if not self.is_open:
             raise UnknownSession("this session is closed; its key and path are revoked")
-        if self.num_calls >= self.budget.max_calls:
-            raise self._spent(f"the session's {self.budget.max_calls} calls are spent")
+        if self.num_calls + num_samples > self.budget.max_calls:
+            raise self._spent(f"of the session's {self.budget.max_calls} calls {self.num_calls} are spent, {num_samples} are asked")
         if self.num_sampled >= self.budget.max_tokens:
             raise self._spent(f"the session's {self.budget.max_tokens} sampled tokens are spent")
-        self.num_calls += 1
+        self.num_calls += num_samples
 
     def release(self) -> None:
         """Takes back the count of a call that sampled nothing."""

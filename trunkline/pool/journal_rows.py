@@ -15,6 +15,7 @@ import msgspec
 
 from trunkline.pool.group_commit import Row
 from trunkline.types import (
+    CallFacts,
     Completion,
     Episode,
     Failure,
@@ -50,6 +51,7 @@ def call_row(incarnation: int, episode_id: str, completion: Completion) -> Row:
         completion.prompt_node,
         completion.reply_node,
         completion.drop_reason,
+        to_json(completion.facts),
     )
     return Row("calls", values)
 
@@ -57,7 +59,7 @@ def call_row(incarnation: int, episode_id: str, completion: Completion) -> Row:
 def completion_of(row: Sequence[Any], recorded: Mapping[str, Completion]) -> Completion:
     """The inverse of call_row; `recorded` holds the episode's earlier calls by id."""
     _, _, completion_id, session_id, parent_id, num_shared, new_prompt_ids, token_ids, logprobs, *rest = row
-    finish_reason, version_spans, sampling, prompt_node, reply_node, drop_reason = rest
+    finish_reason, version_spans, sampling, prompt_node, reply_node, drop_reason, *facts = rest
     shared = context_of(recorded[parent_id])[:num_shared] if num_shared else ()
     generation = Generation(
         unpack_ids(token_ids), unpack_floats(logprobs), finish_reason, from_json(version_spans, tuple[VersionSpan, ...])
@@ -73,6 +75,7 @@ def completion_of(row: Sequence[Any], recorded: Mapping[str, Completion]) -> Com
         parent_id=parent_id,
         num_shared=num_shared,
         drop_reason=drop_reason,
+        facts=from_json(facts[0], CallFacts) if facts else CallFacts(),  # not in schemas 1 and 2
     )
 
 

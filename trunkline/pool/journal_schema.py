@@ -15,7 +15,7 @@ from urllib.parse import quote
 from trunkline.errors import ConfigError
 
 APPLICATION_ID = 0x74726E6B  # "trnk", in the file's header
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _BUSY_TIMEOUT_S = 10.0
 
 _TABLES = """
@@ -26,11 +26,12 @@ CREATE TABLE groups (
     UNIQUE (incarnation, group_id));
 
 -- prompt = the first num_shared tokens of the parent's prompt and completion, then new_prompt_ids
+-- facts: what the gateway noted beside the tokens; not in schemas 1 and 2
 CREATE TABLE calls (
     incarnation INTEGER NOT NULL, episode_id TEXT NOT NULL, completion_id TEXT NOT NULL, session_id TEXT NOT NULL,
     parent_id TEXT, num_shared INTEGER NOT NULL, new_prompt_ids BLOB NOT NULL, token_ids BLOB NOT NULL, logprobs BLOB NOT NULL,
     finish_reason TEXT NOT NULL, version_spans TEXT NOT NULL, sampling TEXT NOT NULL,
-    prompt_node INTEGER NOT NULL, reply_node INTEGER NOT NULL, drop_reason TEXT,
+    prompt_node INTEGER NOT NULL, reply_node INTEGER NOT NULL, drop_reason TEXT, facts TEXT NOT NULL DEFAULT '{}',
     UNIQUE (episode_id, incarnation, completion_id));
 
 CREATE TABLE messages (
@@ -51,6 +52,12 @@ CREATE TABLE consumed (incarnation INTEGER NOT NULL, group_id TEXT NOT NULL, pol
 CREATE TABLE published (incarnation INTEGER NOT NULL, version TEXT NOT NULL);
 CREATE TABLE checkpoints (incarnation INTEGER NOT NULL, version TEXT NOT NULL, path TEXT NOT NULL);
 """
+
+_ADDED = (
+    (2, "ALTER TABLE episodes ADD COLUMN acts TEXT NOT NULL DEFAULT '[]'"),
+    (3, "ALTER TABLE calls ADD COLUMN facts TEXT NOT NULL DEFAULT '{}'"),
+)
+"""What each schema version added."""
 
 
 def connect_to_write(path: Path) -> sqlite3.Connection:
@@ -97,9 +104,10 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         _create_tables(connection)
     _check(connection, path)
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version == 1:
+    if version < SCHEMA_VERSION:
         connection.execute("BEGIN IMMEDIATE")
-        connection.execute("ALTER TABLE episodes ADD COLUMN acts TEXT NOT NULL DEFAULT '[]'")
+        for _, statement in filter(lambda added: version < added[0], _ADDED):
+            connection.execute(statement)
         connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         connection.execute("COMMIT")
     (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()

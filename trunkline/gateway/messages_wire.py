@@ -1,0 +1,219 @@
+"""Anthropic's Messages: decodes and validates requests. Owns no answer (messages_answer.py), no HTTP and no session.
+
+What a training session does with what a client asks:
+
+    system, messages, tools, tool_choice 'none', max_tokens, stop_sequences, stream   honoured; the recipe's token limit holds as well
+    temperature, top_p                                       recorded and not used: a training session samples the policy itself
+    thinking                                                 shown wherever the model thinks; 'disabled' hides it
+    top_k, tool_choice 'any' or a name, output_config, context_management, server tools, unknown keys, ...
+                                                             recorded as not honoured
+    keys that change no token, such as cache_control, metadata or service_tier      accepted
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from trunkline.errors import MalformedRequest
+from trunkline.gateway import messages_answer
+from trunkline.gateway.messages_blocks import Content, WireTurn, decode_turns, located, system_text
+from trunkline.gateway.messages_tools import decode_tools
+from trunkline.gateway.sampling import AskedSampling
+from trunkline.gateway.wire import Answer, Ask, Failed, Past
+from trunkline.types import Message
+
+_HARMLESS = frozenset(
+    (
+        *("model", "cache_control", "metadata", "service_tier", "speed", "inference_geo", "betas", "diagnostics"),
+        *("user_profile_id", "workspace_id", "billing_policy", "fallbacks", "fallback_credit_token"),
+    )
+)
+"""Keys of the API that change no token of an answer."""
+
+_UNKEPT = frozenset(("container", "mcp_servers", "compaction", "output_format"))
+"""Keys of the API that would change an answer, and are not acted on unless empty."""
+
+_MAX_WORDS = 32
+
+
+class WireToolChoice(Struct):
+    """Whether tools may, or must, be called."""
+
+    type: str
+    name: str | None = None
+    disable_parallel_tool_use: bool | None = None
+
+
+class WireThinking(Struct):
+    """How the model is to think."""
+
+    type: str
+    budget_tokens: int | None = None
+    display: str | None = None
+
+
+class WireThread(Struct):
+    """Whether the conversation is held by the server."""
+
+    type: str
+
+
+class WireBody(Struct):
+    """The keys that this gateway understands."""
+
+    messages: list[WireTurn]
+    system: Content = None
+    tools: Raw = Raw(b"null")
+    tool_choice: WireToolChoice | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    stop_sequences: list[str] | None = None
+    stream: bool | None = None
+    thinking: WireThinking | None = None
+    output_config: dict[str, Any] | None = None
+    context_management: dict[str, Any] | None = None
+    thread: WireThread | None = None
+
+
+@dataclass(frozen=True)
+class MessagesRequest:
+    """A validated request. See WireRequest (wire.py)."""
+
+    ask: Ask
+    """What is asked."""
+    is_streamed: bool
+    """As server-sent events."""
+    shows_thinking: bool = True
+    """Thinking is part of the answer."""
+
+    def body(self, answer: Answer) -> bytes:
+        """A message object."""
+        return messages_answer.encode_message(answer, shows_thinking=self.shows_thinking)
+
+    def events(self, answer: Answer) -> Iterator[bytes]:
+        """message_start to message_stop."""
+        return messages_answer.message_events(answer, shows_thinking=self.shows_thinking)
+
+
+class MessagesWire:
+    """The API. See WireAPI (wire.py). A request to count tokens is decoded alike; it has no max_tokens."""
+
+    name = "messages"
+
+    def decode(self, body: bytes, past: Past) -> MessagesRequest:
+        """Validates a request. Raises MalformedRequest naming the key that is wrong."""
+        try:
+            return _decode(body)
+        except RecursionError as error:
+            raise MalformedRequest("the body is nested too deeply; send flatter JSON") from error
+
+    def refusal(self, failure: Failed) -> bytes:
+        """Anthropic's error object."""
+        return messages_answer.encode_error(failure)
+
+    def failure_event(self, failure: Failed) -> bytes:
+        """The same as an event; no message_stop follows."""
+        return messages_answer.error_event(failure)
+
+
+_decoder = msgspec.json.Decoder(WireBody)
+_keys_decoder = msgspec.json.Decoder(dict[str, Raw])
+
+
+def _decode(body: bytes) -> MessagesRequest:
+    try:
+        wire, keys = _decoder.decode(body), _keys_decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise MalformedRequest(located(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise MalformedRequest(f"the body is not JSON: {error}") from error
+    if not wire.messages:
+        raise MalformedRequest("messages is empty; send at least one")
+    if wire.thread is not None and wire.thread.type != "create":
+        raise MalformedRequest(f"thread.type must be 'create', got {wire.thread.type!r}; send the whole conversation with every request")
+    missing = [*_unkept_keys(keys), *_unkept(wire)]
+    messages = decode_turns(wire.messages, missing)
+    system = system_text(wire.system, missing)
+    if system:
+        messages.insert(0, Message("system", system))
+    if not messages:
+        raise MalformedRequest("messages say nothing; send at least one with text")
+    tools = decode_tools(bytes(wire.tools))
+    is_hidden = wire.thinking is not None and wire.thinking.type == "disabled"
+    ask = Ask(
+        messages=tuple(messages),
+        tools=tools.offer,
+        may_call=wire.tool_choice is None or wire.tool_choice.type != "none",
+        asked=_asked(wire),
+        wire="messages",
+        keeps_reasoning=not is_hidden,  # nobody sends back what was never shown
+        not_honoured=_each_once([*missing, *tools.not_honoured]),
+    )
+    return MessagesRequest(ask, bool(wire.stream), not is_hidden)
+
+
+def _asked(wire: WireBody) -> AskedSampling:
+    if wire.max_tokens is not None and wire.max_tokens < 1:
+        raise MalformedRequest(f"max_tokens must be at least 1, got {wire.max_tokens}")
+    stop = tuple(wire.stop_sequences or ())
+    if "" in stop:
+        raise MalformedRequest(f"stop_sequences[{stop.index('')}] is empty, which would stop everything; leave it out")
+    return AskedSampling(wire.max_tokens, wire.temperature, wire.top_p, None, stop)
+
+
+def _unkept_keys(keys: dict[str, Raw]) -> Iterator[str]:
+    """Keys that no field of WireBody stands for."""
+    for key, value in keys.items():
+        if key in WireBody.__struct_fields__ or key in _HARMLESS or bytes(value) in (b"null", b"[]", b"{}"):
+            continue
+        yield key if key in _UNKEPT else f"unknown key {key[:64]!r}"
+
+
+def _unkept(wire: WireBody) -> Iterator[str]:
+    """Values that would change an answer and are not acted on."""
+    if wire.top_k is not None:
+        yield f"top_k {wire.top_k}"
+    choice = wire.tool_choice
+    if choice is not None and choice.type not in ("auto", "none"):
+        yield f"tool_choice {choice.type[:64]!r}{f' {choice.name[:64]!r}' if choice.name else ''}: calls cannot be forced"
+    if choice is not None and choice.disable_parallel_tool_use:
+        yield "tool_choice.disable_parallel_tool_use"
+    if wire.thinking is not None:
+        yield from _unkept_thinking(wire.thinking)
+    for key, value in (wire.output_config or {}).items():
+        if value is not None:
+            yield f"output_config.{key[:64]}{f' {value[:64]!r}' if isinstance(value, str) else ''}"
+    yield from _unkept_edits((wire.context_management or {}).get("edits"))
+
+
+def _unkept_thinking(thinking: WireThinking) -> Iterator[str]:
+    if thinking.type == "disabled":
+        yield "thinking 'disabled': it is hidden, not prevented"
+    elif thinking.type not in ("enabled", "adaptive"):
+        yield f"thinking {thinking.type[:64]!r}"
+    if thinking.budget_tokens is not None:
+        yield f"thinking.budget_tokens {thinking.budget_tokens}"
+    if thinking.display not in (None, "summarized"):
+        yield f"thinking.display {thinking.display[:64]!r}"
+
+
+def _unkept_edits(edits: Any) -> Iterator[str]:
+    """Edits of the context that the server would do; keeping all thinking is what is done anyway."""
+    for edit in edits if isinstance(edits, list) else ():
+        kind = str(edit.get("type", "")) if isinstance(edit, dict) else ""
+        if not (kind.startswith("clear_thinking") and edit.get("keep") == "all"):
+            yield f"context_management {kind[:64]!r}"
+
+
+def _each_once(words: Iterable[str]) -> tuple[str, ...]:
+    """At most `_MAX_WORDS`: they are recorded with every call."""
+    each = list(dict.fromkeys(words))
+    rest = [f"and {len(each) - _MAX_WORDS} more"] if len(each) > _MAX_WORDS else []
+    return (*each[:_MAX_WORDS], *rest)
