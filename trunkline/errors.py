@@ -86,7 +86,11 @@ class UnknownSession(GatewayError):
 
 
 class MalformedRequest(GatewayError):
-    """The body is not a valid request (HTTP 400)."""
+    """The body is not a valid request (HTTP 400). `code` is the fault's name where a wire API has one that its clients act on."""
+
+    def __init__(self, message: str, *, code: str = "malformed_request") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class BudgetExceeded(GatewayError):

@@ -12,7 +12,7 @@ FinishReason = Literal["stop", "length", "abort"]
 EpisodeStatus = Literal["finished", "deadline", "failed"]
 Boundary = Literal["agent", "sandbox", "gateway", "engine", "verifier", "infra", "config"]
 ToolWire = Literal["http", "mcp"]
-Lineage = Literal["first", "extension", "repeat", "edited", "truncated", "compacted", "dropped_reasoning", "fresh"]
+Lineage = Literal["first", "extension", "repeat", "reformatted", "edited", "truncated", "compacted", "dropped_reasoning", "fresh"]
 
 
 def _check_equal_lengths(owner: str, **streams: tuple[Any, ...]) -> None:

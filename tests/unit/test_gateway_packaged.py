@@ -83,6 +83,10 @@ def test_a_conversation_to_imitate_marks_the_sampled_tokens(renderer):
     assert actions == renderer.reply(messages[:2], (GET,)) + renderer.reply(messages, (GET,))
 
 
-def test_content_with_a_control_text_is_refused(renderer):
+def test_a_chat_template_of_its_own_cannot_tell_control_texts_so_they_are_refused(tokenizer):
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ tools }}{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
+    )
+    renderer = load_packaged_renderer("default", tokenizer)
     with pytest.raises(MalformedRequest, match="im_end"):
         renderer.prompt((Message("user", "a<|im_end|>b"),), ())

@@ -27,6 +27,9 @@ from trunkline.gateway.call import Call
 from trunkline.gateway.chat_answer import encode, encode_models, model_object
 from trunkline.gateway.chat_wire import ChatWire
 from trunkline.gateway.gateway import Gateway
+from trunkline.gateway.messages_answer import encode_token_count
+from trunkline.gateway.messages_wire import MessagesWire
+from trunkline.gateway.responses_wire import ResponsesWire
 from trunkline.gateway.sessions import Session
 from trunkline.gateway.sse import KEEP_ALIVE_S, stream_events
 from trunkline.gateway.wire import Answer, Ask, Committed, Failed, WireAPI, failed
@@ -34,7 +37,7 @@ from trunkline.gateway.wire import Answer, Ask, Committed, Failed, WireAPI, fail
 MAX_BODY_BYTES = 64 * 2**20
 NOT_HONOURED_HEADER = "x-trunkline-not-honoured"
 
-_CHAT = _RESPONSES = _MESSAGES = ChatWire()
+_CHAT, _RESPONSES, _MESSAGES = ChatWire(), ResponsesWire(), MessagesWire()
 _CLIENT_GONE = 499
 _MAX_HEADER_CHARS = 2000
 
@@ -102,7 +105,7 @@ def _counting(gateway: Gateway) -> Endpoint:
     async def count_tokens(request: Request) -> Response:
         session = gateway.session(_secret(request))
         wanted = _MESSAGES.decode(await _body(request), _past(gateway, session))
-        return _json(encode(gateway.count_tokens(session, wanted.ask)))
+        return _json(encode_token_count(gateway.count_tokens(session, wanted.ask)))
 
     return count_tokens
 

@@ -10,12 +10,16 @@ from trunkline.errors import MalformedRequest
 
 
 def read_at(raw: bytes | msgspec.Raw, form: Any, where: str) -> Any:
-    """A value of type `form`. Raises MalformedRequest as "input[3].content[0]: Expected `str`, got `int`"."""
+    """A value of type `form`; `where` is its place in the body, '' for the body itself.
+
+    Raises MalformedRequest: "input[3].content[0]: Expected `str`, got `int`".
+    """
     try:
         return msgspec.json.decode(raw, type=form)
     except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
         what, _, path = str(error).partition(" - at `$")
-        raise MalformedRequest(f"{where}{path.rstrip('`')}: {what}") from error
+        place = (where + path.rstrip("`")).lstrip(".")
+        raise MalformedRequest(f"{place or 'the body'}: {what}") from error
 
 
 def read_or_none(text: str) -> Any:

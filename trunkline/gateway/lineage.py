@@ -3,6 +3,7 @@
 first               the episode's first call
 repeat              the same messages once more: a retry, or a further sample of one request
 extension           an earlier call, its reply as sampled, and new messages behind it
+reformatted         the same, but the format writes its past anew: some leave thinking out once the user speaks again
 dropped_reasoning   an earlier conversation whose client took the model's thinking out of it
 truncated           an earlier conversation with messages left out, and nothing put in their place
 compacted           an earlier conversation told in fewer messages, or the words of an earlier reply in a fresh context: a summary

@@ -12,6 +12,9 @@ from trunkline.gateway.messages_blocks import UNREADABLE_KEY
 from trunkline.gateway.sse import frame, pieces
 from trunkline.gateway.wire import Answer, Committed, Failed
 
+UNSUPPORTED_THREAD = "thread_unsupported_request"
+"""The API's code for a conversation that the server will not hold; official clients then send all of it, now and later."""
+
 _ERROR_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -108,7 +111,10 @@ def encode_token_count(num_tokens: int) -> bytes:
 def encode_error(failure: Failed) -> bytes:
     """Anthropic's error object; its type follows from the status."""
     kind = _ERROR_TYPES.get(failure.status, "invalid_request_error" if failure.status < 500 else "api_error")
-    return _encoder.encode({"type": "error", "error": {"type": kind, "message": failure.message}, "request_id": None})
+    error: dict[str, Any] = {"type": kind, "message": failure.message}
+    if failure.code == UNSUPPORTED_THREAD:
+        error["details"] = {"error_code": UNSUPPORTED_THREAD, "unsupported": ["thread"]}
+    return _encoder.encode({"type": "error", "error": error, "request_id": None})
 
 
 def error_event(failure: Failed) -> bytes:

@@ -16,9 +16,10 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from trunkline.errors import MalformedRequest
+from trunkline.gateway.json_in import read_at
 from trunkline.types import Message, ToolCall
 
 UNREADABLE_KEY = "unreadable_arguments"
@@ -33,7 +34,7 @@ _SAYING_KEYS = (
 )
 """Keys of blocks that hold words for the model, in the order in which they are told."""
 
-Content = str | list[dict[str, Any]] | None
+Content = str | list[Raw] | None
 
 
 class WireTurn(Struct):
@@ -43,6 +44,10 @@ class WireTurn(Struct):
     content: Content = None
     clear_at: str | None = None
     output_config: dict[str, Any] | None = None
+
+
+class _Kind(Struct):
+    type: str
 
 
 class _Text(Struct):
@@ -67,7 +72,7 @@ class _ToolResult(Struct):
 
 def system_text(system: Content, missing: list[str]) -> str:
     """The system prompt, without the first line in which Claude Code bills its requests: it differs from call to call."""
-    texts = [system] if isinstance(system, str) else [_told(block, f"system[{place}]", missing) for place, block in enumerate(system or ())]
+    texts = [system] if isinstance(system, str) else _told_blocks(system or (), "system", missing)
     return "\n".join(text for text in map(_without_billing, texts) if text)
 
 
@@ -90,53 +95,57 @@ def decode_turns(turns: Sequence[WireTurn], missing: list[str]) -> list[Message]
 
 
 def _turn(turn: WireTurn, where: str, missing: list[str]) -> Iterator[Message]:
-    content = turn.content
-    blocks = content if isinstance(content, list) else [{"type": "text", "text": content or ""}]
-    if turn.role == "assistant":
-        yield _assistant(blocks, where, missing)
-    elif turn.role == "user":
-        yield from _user(blocks, where, missing)
-    else:
+    content, where = turn.content or "", f"{where}.content"
+    if turn.role in ("system", "developer"):
         missing.extend(f"output_config.{key[:64]} of a turn" for key in turn.output_config or ())
-        text = "\n".join(filter(None, (_told(block, f"{where}.content[{place}]", missing) for place, block in enumerate(blocks))))
+        text = content if isinstance(content, str) else "\n".join(filter(None, _told_blocks(content, where, missing)))
         if text:
             yield Message("system", text)
+    elif isinstance(content, str):
+        yield Message("user" if turn.role == "user" else "assistant", content)
+    elif turn.role == "user":
+        yield from _user(content, where, missing)
+    else:
+        yield _assistant(content, where, missing)
 
 
-def _user(blocks: Sequence[dict[str, Any]], where: str, missing: list[str]) -> Iterator[Message]:
+def _user(blocks: Sequence[Raw], where: str, missing: list[str]) -> Iterator[Message]:
     texts = []
     for place, block in enumerate(blocks):
-        here = f"{where}.content[{place}]"
-        if block.get("type") == "tool_result":
-            yield _result(_read(block, _ToolResult, here), here, missing)
-        elif block.get("type") in ("tool_use", "thinking"):
-            raise MalformedRequest(f"{here}: a {block['type']} block belongs in an assistant turn; this one is of role 'user'")
+        here = f"{where}[{place}]"
+        kind = read_at(block, _Kind, here).type
+        if kind == "tool_result":
+            yield _result(read_at(block, _ToolResult, here), here, missing)
+        elif kind in ("tool_use", "thinking"):
+            raise MalformedRequest(f"{here}: a {kind} block belongs in an assistant turn; this one is of role 'user'")
         else:
-            texts.append(_told(block, here, missing))
-    if texts or not blocks:
+            texts.append(_told(read_at(block, Any, here), here, missing))
+    if texts:
         yield Message("user", "\n".join(texts))
 
 
-def _assistant(blocks: Sequence[dict[str, Any]], where: str, missing: list[str]) -> Message:
+def _assistant(blocks: Sequence[Raw], where: str, missing: list[str]) -> Message:
     texts: list[str] = []
     thoughts: list[str] = []
     calls: list[ToolCall] = []
     for place, block in enumerate(blocks):
-        here, kind = f"{where}.content[{place}]", block.get("type")
+        here = f"{where}[{place}]"
+        kind = read_at(block, _Kind, here).type
         if kind == "text":
-            texts.append(_read(block, _Text, here).text)
+            texts.append(read_at(block, _Text, here).text)
         elif kind == "thinking":
-            thoughts.append(_read(block, _Thinking, here).thinking)
+            thoughts.append(read_at(block, _Thinking, here).thinking)
         elif kind == "tool_use":
-            use = _read(block, _ToolUse, here)
+            use = read_at(block, _ToolUse, here)
             calls.append(ToolCall(use.id, use.name, _arguments(use.input)))
         elif kind in ("server_tool_use", "mcp_tool_use"):
-            use = _read(block, _ToolUse, here)
+            use = read_at(block, _ToolUse, here)
             texts.append(f"\n{use.name}({_arguments(use.input)})\n")
         elif kind == "tool_result":
             raise MalformedRequest(f"{here}: a tool_result block belongs in a user turn; this one is of role 'assistant'")
         else:
-            texts.append("\n" + _told(block, here, missing) + "\n" if kind not in _SILENT else _told(block, here, missing))
+            text = _told(read_at(block, Any, here), here, missing)
+            texts.append(f"\n{text}\n" if text else "")
     return Message("assistant", "".join(texts), tuple(calls), reasoning="\n".join(filter(None, thoughts)))
 
 
@@ -158,6 +167,10 @@ def _arguments(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
+def _told_blocks(blocks: Sequence[Raw], where: str, missing: list[str]) -> list[str]:
+    return [_told(read_at(block, Any, f"{where}[{place}]"), f"{where}[{place}]", missing) for place, block in enumerate(blocks)]
+
+
 def _told(value: Any, where: str, missing: list[str]) -> str:
     """The words of a block, of whatever kind, and of what it holds."""
     if isinstance(value, str):
@@ -168,7 +181,9 @@ def _told(value: Any, where: str, missing: list[str]) -> str:
         return ""
     kind = str(value.get("type", ""))
     if kind == "text" and "data" not in value:  # with data it is a document's source
-        return value["text"] if isinstance(value.get("text"), str) else _read(value, _Text, where).text
+        if not isinstance(value.get("text"), str):
+            raise MalformedRequest(f"{where}.text: a text block needs a string, got {value.get('text')!r:.80}")
+        return str(value["text"])
     if kind in _SILENT:
         missing.append(f"a block of type {kind!r}: it is left out")
         return ""
@@ -178,20 +193,6 @@ def _told(value: Any, where: str, missing: list[str]) -> str:
         missing.append(f"a block of type {kind[:64]!r}: the model reads '[{kind[:64]}]' in its place")
         return f"[{kind[:64]}]"
     return "\n".join(filter(None, (_told(value[key], f"{where}.{key}", missing) for key in _SAYING_KEYS if key in value)))
-
-
-def _read(block: dict[str, Any], kind: Any, where: str) -> Any:
-    try:
-        return msgspec.convert(block, kind)
-    except msgspec.ValidationError as error:
-        raise MalformedRequest(located(error, where)) from error
-
-
-def located(error: Exception, where: str = "") -> str:
-    """msgspec's words with the place first: 'messages[3].content[0].text: expected str, got int'."""
-    words, _, path = str(error).partition(" - at `$")
-    place = (where + path.rstrip("`")).removeprefix(".") or "the body"
-    return f"{place}: {words[:1].lower()}{words[1:]}".replace("`", "")
 
 
 def _without_billing(text: str) -> str:

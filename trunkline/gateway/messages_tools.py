@@ -10,12 +10,11 @@ import functools
 import re
 from typing import Any, NamedTuple
 
-import msgspec
 from msgspec import Struct
 
 from trunkline.errors import MalformedRequest
 from trunkline.gateway.chat_wire import tool_offer
-from trunkline.gateway.messages_blocks import located
+from trunkline.gateway.json_in import read_at
 from trunkline.gateway.wire import ToolOffer
 from trunkline.types import ToolSpec
 
@@ -49,10 +48,7 @@ class DecodedTools(NamedTuple):
 @functools.lru_cache(maxsize=256)
 def decode_tools(raw: bytes) -> DecodedTools:
     """Agents send the same tools with every call, so their bytes are decoded once. Raises MalformedRequest naming the tool."""
-    try:
-        wires = msgspec.json.decode(raw, type=list[WireTool] | None) or []
-    except (msgspec.ValidationError, RecursionError) as error:
-        raise MalformedRequest(located(error, "tools")) from error
+    wires = read_at(raw, list[WireTool] | None, "tools") or ()
     specs: list[ToolSpec] = []
     missing: list[str] = []
     for place, wire in enumerate(wires):

@@ -7,6 +7,7 @@ What a training session does with what a client asks:
     thinking                                                 shown wherever the model thinks; 'disabled' hides it
     top_k, tool_choice 'any' or a name, output_config, context_management, server tools, unknown keys, ...
                                                              recorded as not honoured
+    thread                                                   refused by the API's own code, upon which official clients send everything
     keys that change no token, such as cache_control, metadata or service_tier      accepted
 """
 
@@ -16,12 +17,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 from msgspec import Raw, Struct
 
 from trunkline.errors import MalformedRequest
 from trunkline.gateway import messages_answer
-from trunkline.gateway.messages_blocks import Content, WireTurn, decode_turns, located, system_text
+from trunkline.gateway.json_in import read_at
+from trunkline.gateway.messages_answer import UNSUPPORTED_THREAD
+from trunkline.gateway.messages_blocks import Content, WireTurn, decode_turns, system_text
 from trunkline.gateway.messages_tools import decode_tools
 from trunkline.gateway.sampling import AskedSampling
 from trunkline.gateway.wire import Answer, Ask, Failed, Past
@@ -57,12 +59,6 @@ class WireThinking(Struct):
     display: str | None = None
 
 
-class WireThread(Struct):
-    """Whether the conversation is held by the server."""
-
-    type: str
-
-
 class WireBody(Struct):
     """The keys that this gateway understands."""
 
@@ -79,7 +75,7 @@ class WireBody(Struct):
     thinking: WireThinking | None = None
     output_config: dict[str, Any] | None = None
     context_management: dict[str, Any] | None = None
-    thread: WireThread | None = None
+    thread: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -123,21 +119,12 @@ class MessagesWire:
         return messages_answer.error_event(failure)
 
 
-_decoder = msgspec.json.Decoder(WireBody)
-_keys_decoder = msgspec.json.Decoder(dict[str, Raw])
-
-
 def _decode(body: bytes) -> MessagesRequest:
-    try:
-        wire, keys = _decoder.decode(body), _keys_decoder.decode(body)
-    except msgspec.ValidationError as error:
-        raise MalformedRequest(located(error)) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise MalformedRequest(f"the body is not JSON: {error}") from error
+    wire, keys = read_at(body, WireBody, ""), read_at(body, dict[str, Raw], "")
     if not wire.messages:
         raise MalformedRequest("messages is empty; send at least one")
-    if wire.thread is not None and wire.thread.type != "create":
-        raise MalformedRequest(f"thread.type must be 'create', got {wire.thread.type!r}; send the whole conversation with every request")
+    if wire.thread is not None:
+        raise MalformedRequest("thread: no conversation is held here; send all of it with every request", code=UNSUPPORTED_THREAD)
     missing = [*_unkept_keys(keys), *_unkept(wire)]
     messages = decode_turns(wire.messages, missing)
     system = system_text(wire.system, missing)

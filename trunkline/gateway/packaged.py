@@ -8,6 +8,7 @@ from typing import Any
 
 from trunkline.errors import ConfigError, MalformedRequest
 from trunkline.gateway.base import Parsed
+from trunkline.gateway.plain_text import PlainTextTokenizer, marked
 from trunkline.types import Message, ToolCall, ToolSpec
 
 _PROBE_TOOL = ToolSpec("probe_tool", "Shows whether tools are rendered.", {"type": "object", "properties": {"x": {"type": "string"}}})
@@ -30,7 +31,7 @@ def load_packaged_renderer(name: str, tokenizer: Any) -> PackagedRenderer:
     if config is None:
         raise ConfigError(f"renderer {name!r} would be guessed from the tokenizer's name; choose it by name, such as 'qwen3'")
     try:
-        inner = renderers.create_renderer(tokenizer, config)
+        inner = renderers.create_renderer(tokenizer if name == "default" else PlainTextTokenizer(tokenizer), config)
     except (AssertionError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"renderer {name!r} does not fit this tokenizer: {error or type(error).__name__}") from error
     renderer = PackagedRenderer(name, inner, tokenizer)
@@ -44,8 +45,8 @@ class PackagedRenderer:
     Args:
         name: its name in the package, for messages.
         inner: the package's renderer.
-        tokenizer: the transformers tokenizer under it. The package turns spellings of its added tokens into those
-            tokens wherever they stand, so content that holds one is refused.
+        tokenizer: the transformers tokenizer under it. Spellings of its added tokens in messages stay text (plain_text.py);
+            a model's own chat template ('default') cannot tell them apart, so there they are refused.
     """
 
     def __init__(self, name: str, inner: Any, tokenizer: Any) -> None:
@@ -86,11 +87,17 @@ class PackagedRenderer:
         return None if bridged is None else tuple(bridged.token_ids)
 
     def reply(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> tuple[int, ...]:
-        """The tokens of the last turn that the package marks as sampled."""
-        rendered = self._inner.render(self._as_dicts(messages), tools=_tool_dicts(tools))
-        last = len(messages) - 1
-        streams = zip(rendered.token_ids, rendered.message_indices, rendered.sampled_mask, strict=True)
-        return tuple(token for token, index, is_sampled in streams if is_sampled and index == last)
+        """The tokens of the last turn that the package marks as sampled; and its stop token, where that opens the next turn."""
+        dicts, last = self._as_dicts(messages), len(messages) - 1
+        rendered = self._inner.render(dicts, tools=_tool_dicts(tools))
+        ids = _sampled_of(rendered, last)
+        if ids[-1:] and ids[-1] in self.stop_token_ids:
+            return ids
+        calls = messages[last].tool_calls
+        following = Message("tool", "x", tool_call_id=calls[0].call_id) if calls else Message("user", "x")
+        longer = self._inner.render(self._as_dicts((*messages, following)), tools=_tool_dicts(tools))
+        end = _sampled_of(longer, last)[-1:]
+        return (*ids, *end) if set(end) <= set(self.stop_token_ids) else ids
 
     def parse(self, completion_ids: Sequence[int], tools: Sequence[ToolSpec]) -> Parsed:
         """Any malformed call, and any call without a stop token after it, makes the whole turn text."""
@@ -126,22 +133,52 @@ class PackagedRenderer:
         return [self._as_dict(message) for message in messages]
 
     def _as_dict(self, message: Message) -> dict[str, Any]:
-        allowed = _REASONING_MARKS if message.role == "assistant" else frozenset()
-        for text in (message.content, message.reasoning, *(call.arguments for call in message.tool_calls)):
-            found = [mark for mark in self._control_texts - allowed if mark in text]
-            if found:
-                raise MalformedRequest(f"a {message.role} message holds the control text {found[0]!r}; escape it before it is sent")
-        written: dict[str, Any] = {"role": message.role, "content": message.content}
+        # Clients of models that think in their content send the marks back in it, and the format knows them there.
+        keeps_marks = message.role == "assistant" and not message.reasoning
+        written: dict[str, Any] = {"role": message.role, "content": self._plain(message.content, keeps_marks=keeps_marks)}
         if message.reasoning:
-            written["reasoning_content"] = message.reasoning
+            written["reasoning_content"] = self._plain(message.reasoning)
         if message.tool_call_id is not None:
             written["tool_call_id"] = message.tool_call_id
         if message.tool_calls:
             written["tool_calls"] = [
-                {"id": call.call_id, "type": "function", "function": {"name": call.name, "arguments": json.loads(call.arguments or "{}")}}
-                for call in message.tool_calls
+                {"id": self._call_id(call, place), "type": "function", "function": {"name": call.name, "arguments": self._arguments(call)}}
+                for place, call in enumerate(message.tool_calls)
             ]
         return written
+
+    def _arguments(self, call: ToolCall) -> Any:
+        try:
+            arguments = json.loads(call.arguments or "{}")
+        except (ValueError, RecursionError) as error:
+            raise MalformedRequest(f"arguments of the call of {call.name!r} are not JSON ({error}): {call.arguments!r:.200}") from error
+        return self._plain_json(arguments)
+
+    def _plain_json(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self._plain(value)
+        if isinstance(value, list):
+            return [self._plain_json(item) for item in value]
+        return {key: self._plain_json(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+    def _plain(self, text: str, *, keeps_marks: bool = False) -> str:
+        controls = self._control_texts - _REASONING_MARKS if keeps_marks else self._control_texts
+        if self._name != "default":
+            return marked(text, controls)
+        found = [control for control in controls if control in text]
+        if found:
+            raise MalformedRequest(f"a message holds the control text {found[0]!r}; escape it before it is sent")
+        return text
+
+    def _call_id(self, call: ToolCall, place: int) -> str:
+        """Kimi's format has no other place for the name than the id."""
+        is_nameless = self._name.startswith("kimi") and not call.call_id.startswith(f"functions.{call.name}:")
+        return f"functions.{call.name}:{place}" if is_nameless else call.call_id
+
+
+def _sampled_of(rendered: Any, message: int) -> tuple[int, ...]:
+    streams = zip(rendered.token_ids, rendered.message_indices, rendered.sampled_mask, strict=True)
+    return tuple(token for token, index, is_sampled in streams if is_sampled and index == message)
 
 
 def _tool_dicts(tools: Sequence[ToolSpec]) -> list[dict[str, Any]] | None:

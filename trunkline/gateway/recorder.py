@@ -98,8 +98,8 @@ class EpisodeRecorder:
         own = {turn.place for turn in turns}
         num_foreign = sum(message.role == "assistant" and place not in own for place, message in enumerate(messages))
         prompt_ids, parent, num_shared = self._tokens(messages, turns, extended, ask, renderer)
-        if parent is not None and extended is not None and not any(turn.place >= extended[1] for turn in turns):
-            lineage: Lineage = "extension"
+        if extended is not None and not any(turn.place >= extended[1] for turn in turns):
+            lineage: Lineage = "extension" if parent is not None else "reformatted"
         else:
             lineage = "dropped_reasoning" if is_dropped else self._rewriting(session_id, keys)
         if node is not None and (node, session_id, ask.tools.key) in self._asked:

@@ -241,4 +241,3 @@ def _fits(arguments: Mapping[str, Any], form: Any) -> bool:
 
 def _comes_back(echoed: Mapping[str, Any], arguments: Mapping[str, Any]) -> bool:
     return _encoder.encode(echoed) == _encoder.encode(arguments)
-

@@ -14,7 +14,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -83,8 +83,6 @@ class WireReference(Struct):
 class _Turn:
     """An assistant message in the making."""
 
-    place: int
-    """Which message it is."""
     completion_id: str | None
     """The answer that its items are of, where their ids say so."""
     reasoning: str = ""
@@ -144,7 +142,8 @@ class _Reader:
         elif is_call(kind):
             item = read_at(raw, WireCallItem, where)
             call = read_call(item, kind, where)
-            self._call_ids[item.id or ""] = call.call_id
+            if item.id:
+                self._call_ids[item.id] = call.call_id
             self._add_call(call, item_id(item.id))
         elif kind.endswith("_call_output") and is_call(kind.removesuffix("_output")):
             self._read_output(read_at(raw, WireOutputItem, where), kind, where)
@@ -173,12 +172,14 @@ class _Reader:
         self._add_reasoning(text, known)
 
     def _read_output(self, item: WireOutputItem, kind: str, where: str) -> None:
-        call_id = item.call_id or self._call_ids.get(item.id or "") or (item.id if kind == "local_shell_call_output" else None)
+        call_id = item.call_id
+        if call_id is None and kind == "local_shell_call_output" and item.id:  # its id is the call's, or that of the call's item
+            call_id = self._call_ids.get(item.id, item.id)
         if not call_id:
             raise MalformedRequest(f"{where}: a {kind} needs the call_id of the call that it answers")
         call_id = call_id.removesuffix(AS_JSON)
         if kind == "shell_call_output":
-            text = msgspec.json.encode(read_at(item.output, Any, f"{where}.output")).decode()
+            text = msgspec.json.encode(read_at(item.output, list[dict[str, Any]], f"{where}.output")).decode()
         else:
             text = self._text(read_at(item.output, str | list[Raw] | None, f"{where}.output"), f"{where}.output")
         if kind == "apply_patch_call_output":  # whether it was applied is no part of the text
@@ -222,30 +223,33 @@ class _Reader:
             self._turn.is_open = False
 
     def _add_reasoning(self, text: str, known: ItemId | None) -> None:
-        turn = self._joined(known, fits=lambda turn: turn.content is None and not turn.calls)
+        turn = self._joined(known, is_free=lambda turn: not turn.reasoning, is_next=lambda turn: turn.content is None and not turn.calls)
         turn.reasoning = f"{turn.reasoning}\n\n{text}" if turn.reasoning else text
 
     def _add_content(self, text: str, known: ItemId | None) -> None:
-        turn = self._joined(known, fits=lambda turn: turn.content is None and not turn.calls)
-        turn.content = (turn.content or "") + text
+        turn = self._joined(known, is_free=lambda turn: turn.content is None, is_next=lambda turn: turn.content is None and not turn.calls)
+        turn.content = text
 
     def _add_call(self, call: ToolCall, known: ItemId | None) -> None:
-        turn = self._turn
-        if turn is not None and known is None and _is_of_same_reply(call, turn.calls):
-            turn.calls.append(call)
-        else:
-            self._joined(known, fits=lambda turn: True).calls.append(call)
+        def is_new(turn: _Turn) -> bool:
+            return all(call.call_id != other.call_id for other in turn.calls)
 
-    def _joined(self, known: ItemId | None, *, fits: Any) -> _Turn:
-        """The latest turn, if an item belongs to it; else a new one."""
+        turn = self._turn
+        if turn is None or known is not None or not (is_new(turn) and _is_of_same_reply(call, turn.calls)):
+            turn = self._joined(known, is_free=is_new, is_next=is_new)
+        turn.calls.append(call)
+
+    def _joined(self, known: ItemId | None, *, is_free: Callable[[_Turn], bool], is_next: Callable[[_Turn], bool]) -> _Turn:
+        """The latest turn, if an item belongs to it: it is of the same answer and `is_free` there, or nobody knows and it `is_next`.
+        Else a new one."""
         completion_id = known.completion_id if known else None
         turn = self._turn
         if turn is not None:
             is_known = completion_id is not None and turn.completion_id is not None
-            if completion_id == turn.completion_id if is_known else turn.is_open and fits(turn):
+            if completion_id == turn.completion_id and is_free(turn) if is_known else turn.is_open and is_next(turn):
                 turn.completion_id = turn.completion_id or completion_id
                 return turn
-        turn = self._turn = _Turn(len(self._messages), completion_id)
+        turn = self._turn = _Turn(completion_id)
         self._messages.append(turn)
         return turn
 

@@ -1,19 +1,18 @@
 """OpenAI's Responses: the tools of a request, as the model is offered them. Owns no call (responses_calls.py).
 
-    function, custom, namespace            offered; a custom tool as a function of one string. A grammar is told and not enforced;
-                                           `strict` is not enforced either
-    local_shell, shell, apply_patch        the client runs them: offered as functions of the arguments that their items hold
-    everything else                        runs at OpenAI's: not offered, and said to be
+function, custom, namespace            offered; a custom tool as a function of one string. A grammar is told and not enforced;
+                                       `strict` is not enforced either
+local_shell, shell, apply_patch        the client runs them: offered as functions of the arguments that their items hold
+everything else                        runs at OpenAI's: not offered, and said to be
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 from msgspec import Raw, Struct
 
 from trunkline.errors import MalformedRequest
@@ -85,13 +84,13 @@ class WireTool(Struct):
 class OfferedTools:
     """What a request's `tools` come to."""
 
-    offer: ToolOffer = ToolOffer()
+    offer: ToolOffer
     """What the model may call."""
-    forms: Mapping[str, CallForm] = field(default_factory=dict)
+    forms: Mapping[str, CallForm]
     """By the name that the model knows: how its calls are answered, where not as plain functions."""
-    echoed: tuple[Raw, ...] = ()
+    echoed: tuple[Raw, ...]
     """Those that are offered, as they were sent."""
-    not_honoured: tuple[str, ...] = ()
+    not_honoured: tuple[str, ...]
     """Of those that are not."""
 
 

@@ -177,4 +177,4 @@ _FAILURES: tuple[tuple[type[TrunklineError], int, str, str], ...] = (
 def failed(error: TrunklineError) -> Failed:
     """What a failure is on the wire."""
     status, kind, code = next((status, kind, code) for failure, status, kind, code in _FAILURES if isinstance(error, failure))
-    return Failed(status, kind, code, str(error))
+    return Failed(status, kind, error.code if isinstance(error, MalformedRequest) else code, str(error))
