@@ -3,44 +3,15 @@
 import json
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
-from trunkline.gateway.packaged import load_packaged_renderer
+from tests.chat_formats import MARKS, THINKING, family
 from trunkline.gateway.recorder import EpisodeRecorder, Sampled
 from trunkline.gateway.wire import Ask, ToolOffer
 from trunkline.types import Generation, Message, PolicyVersion, SamplingParams, ToolCall, ToolSpec, VersionSpan
 
-_THINK = ["<think>", "</think>"]
-_QWEN = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", *_THINK]
-_GLM = ["[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>", "<|endoftext|>", "<tool_call>", "</tool_call>"]
-_GLM += ["<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>", "<tool_response>", "</tool_response>", *_THINK]
-_LLAMA = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|eom_id|>"]
-_KIMI = ["<|im_end|>", "<|im_user|>", "<|im_assistant|>", "<|im_system|>", "<|im_middle|>", "<|tool_calls_section_begin|>"]
-_KIMI += ["<|tool_calls_section_end|>", "<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>"]
-MARKS = {
-    "minimax-m2": ["]~!b[", "]~b]", "[e~[", "<minimax:tool_call>", "</minimax:tool_call>", *_THINK],
-    "qwen3": _QWEN,
-    "qwen3.5": [*_QWEN, "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"],
-    "llama-3": _LLAMA,
-    "glm-4.5": _GLM,
-    "glm-5": _GLM,
-    "kimi-k2": _KIMI,
-}
-THINKING = ("minimax-m2", "qwen3", "qwen3.5", "glm-4.5", "glm-5")
 GET = ToolSpec("get", "One fact", {"type": "object", "properties": {"entity": {"type": "string"}, "year": {"type": "integer"}}})
 TOOLS = (GET,)
 USER = Message("user", "area of Peru?")
-
-
-def family(name):
-    alphabet = {letter: place for place, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    backend = Tokenizer(models.BPE(vocab=alphabet, merges=[]))
-    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    backend.add_special_tokens([mark for mark in MARKS[name] if "tool" not in mark and "think" not in mark])
-    backend.add_tokens(MARKS[name])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)
-    return load_packaged_renderer(name, tokenizer), tokenizer
 
 
 def said(renderer, message, *before):

@@ -89,12 +89,12 @@ def _completing(gateway: Gateway, api: WireAPI, keep_alive_s: float) -> Endpoint
         def failure_event(error: TrunklineError) -> bytes:
             return api.failure_event(failed(error))
 
-        if wanted.is_streamed:
-            response = await stream_events(call, events, failure_event, keep_alive_s=keep_alive_s)
-        elif await _is_done_before_leaving(call, request):
-            response = _json(wanted.body(answer(call.result())))
-        else:
+        if await _has_left(request, call, timeout_s=keep_alive_s if wanted.is_streamed else None):
             return Response(status_code=_CLIENT_GONE)
+        if wanted.is_streamed:
+            response = stream_events(call, events, failure_event, keep_alive_s=keep_alive_s)
+        else:
+            response = _json(wanted.body(answer(call.result())))
         _say_not_honoured(response, wanted.ask)
         return response
 
@@ -114,18 +114,20 @@ def _past(gateway: Gateway, session: Session) -> Any:
     return lambda completion_id: gateway.past(session, completion_id)
 
 
-async def _is_done_before_leaving(call: Call, request: Request) -> bool:
-    """False if the client went away first; its answer then waits for the next request that asks the same."""
+async def _has_left(request: Request, call: Call, *, timeout_s: float | None) -> bool:
+    """True if the client goes away before the call is done, or the time is up; its answer then waits for the next request
+    that asks the same."""
     leaving = asyncio.ensure_future(_disconnected(request))
-    waiting = asyncio.ensure_future(call.wait())
+    waiting = asyncio.ensure_future(call.wait(timeout_s))
     try:
         await asyncio.wait({leaving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        has_left = leaving.done() and not call.is_done
     finally:
         leaving.cancel()
         waiting.cancel()
-    if not call.is_done:
+    if has_left:
         call.leave()
-    return call.is_done
+    return has_left
 
 
 async def _disconnected(request: Request) -> None:

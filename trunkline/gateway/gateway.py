@@ -19,7 +19,7 @@ from trunkline.errors import EngineError, EngineUnavailable, GatewayError, Unkno
 from trunkline.gateway.base import Renderer
 from trunkline.gateway.call import Call, Samples, take_unread
 from trunkline.gateway.recorder import Context, EpisodeRecorder, Sampled
-from trunkline.gateway.sampling import SamplingHold, call_seed, prompt_digest
+from trunkline.gateway.sampling import SamplingHold, call_seed
 from trunkline.gateway.sessions import OpenSession, Session, SessionBudget
 from trunkline.gateway.stopping import stop_at, without_stop
 from trunkline.gateway.wire import Ask, Committed
@@ -132,9 +132,9 @@ class Gateway:
         return self._renderer.text(token_ids)
 
     def counts(self) -> Mapping[str, int]:
-        """Since the start, what no completion tells: `redelivered` (answers given to a client that asked again after it had
-        left) and `unread` (recorded answers that nobody got)."""
-        return dict(self._counts)
+        """Since the start, what no completion tells: `num_redelivered` (answers given to a client that asked again after it
+        had left) and `num_unread` (recorded answers that nobody got)."""
+        return {f"num_{name}": self._counts[name] for name in ("redelivered", "unread")}
 
     def discard(self, episode_id: str) -> None:
         """Forgets an episode whose sessions are closed. Raises GatewayError while one is open."""
@@ -234,7 +234,7 @@ class Gateway:
         return session.recorder.commit(context, sampled, parsed)
 
     async def _sample(self, session: Session, context: Context) -> Sampled:
-        digest, asked = prompt_digest(context.prompt_ids), context.ask.asked
+        digest, asked = context.hash.digest(), context.ask.asked
         sampling = session.sampling(asked, num_prompt=len(context.prompt_ids), stop_token_ids=self._renderer.stop_token_ids)
         repeat = session.recorder.take_repeat(digest)
         sampling = replace(sampling, seed=call_seed(session.seed, digest, repeat))

@@ -12,12 +12,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import msgspec
 
 from trunkline.gateway.base import Parsed, Renderer
 from trunkline.gateway.lineage import Key, rewriting
-from trunkline.gateway.sampling import drop_reason
+from trunkline.gateway.sampling import ContextHash, drop_reason, hash_ids
 from trunkline.gateway.wire import Ask, Committed
 from trunkline.types import CallFacts, Completion, Generation, Lineage, Message, MessageNode, SamplingParams
 
@@ -40,6 +41,10 @@ class Context:
     """How it came out of earlier contexts."""
     num_foreign: int
     """Assistant turns that this episode's model never sampled."""
+    hash: ContextHash
+    """Of prompt_ids."""
+    known: _Walk
+    """How far the tree had these messages already."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,17 @@ class _Turn:
     """What was sampled."""
 
 
+class _Walk(NamedTuple):
+    """How far a request's messages lead down the tree."""
+
+    node: int | None
+    """Of the last message that the tree has; None if it has none."""
+    num_messages: int
+    """That it has."""
+    extended: tuple[Completion, int] | None
+    """The completion whose messages and reply are the longest prefix, with the number of these messages."""
+
+
 class EpisodeRecorder:
     """The record of one episode, shared by its sessions. Every method is synchronous: calls commit one after another."""
 
@@ -83,6 +99,7 @@ class EpisodeRecorder:
         self._asked: set[tuple[int, str, bytes]] = set()
         self._ends: dict[str, dict[str, tuple[Key, ...]]] = {}  # by session and completion: conversations that no call extends
         self._repeats: dict[bytes, set[int]] = {}
+        self._hashes: dict[str, ContextHash] = {}  # of a completion's prompt and reply: a context that extends it hashes the rest only
 
     # --- before a call --------------------------------------------------------------------------------------------
 
@@ -92,20 +109,26 @@ class EpisodeRecorder:
         Assistant turns that the model wrote are never written again from the client's echo: their tokens are those
         sampled, wherever the format can go on from them.
         """
-        messages, turns, is_dropped = self._own_turns(ask)
-        keys = tuple(_message_keys(messages))
-        extended, node = self._extended(session_id, keys, ask.tools.key)
-        own = {turn.place for turn in turns}
-        num_foreign = sum(message.role == "assistant" and place not in own for place, message in enumerate(messages))
+        messages, keys, turns, is_dropped = self._own_turns(ask)
+        walk = self._walk(session_id, keys, ask.tools.key)
+        extended = walk.extended
         prompt_ids, parent, num_shared = self._tokens(messages, turns, extended, ask, renderer)
-        if extended is not None and not any(turn.place >= extended[1] for turn in turns):
+        if extended is not None and not (turns and turns[-1].place >= extended[1]):
             lineage: Lineage = "extension" if parent is not None else "reformatted"
         else:
             lineage = "dropped_reasoning" if is_dropped else self._rewriting(session_id, keys)
-        if node is not None and (node, session_id, ask.tools.key) in self._asked:
+        if walk.num_messages == len(keys) and (walk.node, session_id, ask.tools.key) in self._asked:
             lineage = "repeat"
         return Context(
-            replace(ask, messages=messages), keys, prompt_ids, parent.completion_id if parent else None, num_shared, lineage, num_foreign
+            ask=ask if messages is ask.messages else replace(ask, messages=messages),
+            keys=keys,
+            prompt_ids=prompt_ids,
+            parent_id=parent.completion_id if parent else None,
+            num_shared=num_shared,
+            lineage=lineage,
+            num_foreign=sum(key[0] == "assistant" for key in keys) - len(turns),
+            hash=hash_ids(prompt_ids[num_shared:], self._hashes[parent.completion_id] if parent else None),
+            known=walk,
         )
 
     def conversation(self, completion_id: str) -> tuple[Message, ...] | None:
@@ -136,8 +159,8 @@ class EpisodeRecorder:
     def commit(self, context: Context, sampled: Sampled, parsed: Parsed) -> Committed:
         """Enters a sampled call; `parsed` is what its tokens say. Calls without an id are named after the reply's node."""
         num_before = len(self.nodes)
-        prompt_node: int | None = None
-        for prompt_message, key in zip(context.ask.messages, context.keys, strict=True):
+        prompt_node, num_known, _ = context.known
+        for prompt_message, key in zip(context.ask.messages[num_known:], context.keys[num_known:], strict=True):
             prompt_node = self._node(prompt_node, key, prompt_message)
         assert prompt_node is not None, "a request has at least one message"
         key = next(_message_keys((parsed.message,)))
@@ -169,27 +192,35 @@ class EpisodeRecorder:
         ends = self._ends.setdefault(completion.session_id, {})
         ends.pop(completion.parent_id or "", None)
         ends[completion.completion_id] = (*context.keys, reply_key)
+        self._hashes[completion.completion_id] = hash_ids(completion.generation.token_ids, context.hash)
 
     # --- finding --------------------------------------------------------------------------------------------------
 
-    def _own_turns(self, ask: Ask) -> tuple[tuple[Message, ...], list[_Turn], bool]:
-        """The messages with their thinking restored where the client's API has no place for it; which turns the model
-        sampled; and whether the client took the thinking out of one of them."""
-        messages, turns, is_dropped = list(ask.messages), [], False
+    def _own_turns(self, ask: Ask) -> tuple[tuple[Message, ...], tuple[Key, ...], list[_Turn], bool]:
+        """The messages with their thinking restored where the client's API has no place for it, and their keys; which turns
+        the model sampled; and whether the client took the thinking out of one of them."""
+        messages, keys, turns, is_dropped = ask.messages, list(_message_keys(ask.messages)), [], False
         keeps_reasoning = ask.keeps_reasoning or any(message.reasoning for message in messages)
-        for place, message in enumerate(messages):
-            if message.role != "assistant":
+        restored: dict[int, Message] = {}
+        for place, key in enumerate(keys):
+            candidates: Sequence[Completion] = self._turns.get(_without_reasoning(key), ()) if key[0] == "assistant" else ()
+            if not candidates:
                 continue
-            candidates = self._turns.get(_without_reasoning(_assistant_key(message)), ())
-            if message.reasoning or keeps_reasoning:
-                same = [one for one in candidates if self._reply(one).reasoning.strip() == message.reasoning.strip()]
-                is_dropped = is_dropped or (bool(candidates) and not same and not message.reasoning)
+            message = messages[place]
+            if keeps_reasoning:
+                same = [one for one in candidates if self._reply(one).reasoning.strip() == key[3]]
+                is_dropped = is_dropped or not (same or message.reasoning)
                 candidates = same
             if candidates:
-                completion = self._likeliest(candidates, message)
+                completion = candidates[0] if len(candidates) == 1 else self._likeliest(candidates, message)
                 turns.append(_Turn(place, completion))
-                messages[place] = replace(message, reasoning=self._reply(completion).reasoning)
-        return tuple(messages), turns, is_dropped
+                reasoning = self._reply(completion).reasoning
+                if reasoning != message.reasoning:
+                    restored[place] = replace(message, reasoning=reasoning)
+                    keys[place] = (*_without_reasoning(key), reasoning.strip())
+        if restored:
+            messages = tuple([restored.get(place, message) for place, message in enumerate(messages)])
+        return messages, tuple(keys), turns, is_dropped
 
     def _likeliest(self, candidates: Sequence[Completion], message: Message) -> Completion:
         """Of replies with the same words the one whose calls have the ids of the echo, else the latest."""
@@ -200,19 +231,21 @@ class EpisodeRecorder:
     def _reply(self, completion: Completion) -> Message:
         return self.nodes[completion.reply_node].message
 
-    def _extended(self, session_id: str, keys: Sequence[Key], tools_key: bytes) -> tuple[tuple[Completion, int] | None, int | None]:
-        """The completion whose messages and reply are the longest prefix, with the number of these messages; and the node
-        of the last message, if the tree has all of them."""
-        node: int | None = None
+    def _walk(self, session_id: str, keys: Sequence[Key], tools_key: bytes) -> _Walk:
+        """Down the tree as far as it has these messages."""
+        children, replies = self._children, self._replies
+        last: int | None = None
         best: tuple[Completion, int] | None = None
-        for depth, key in enumerate(keys, start=1):
-            node = self._children.get((node, key))
+        for num_before, key in enumerate(keys):
+            node = children.get((last, key))
             if node is None:
-                return best, None
-            completion = self._replies.get((node, session_id, tools_key))
-            if completion is not None:
-                best = (completion, depth)
-        return best, node
+                return _Walk(last, num_before, best)
+            last = node
+            if key[0] == "assistant":
+                completion = replies.get((node, session_id, tools_key))
+                if completion is not None:
+                    best = (completion, num_before + 1)
+        return _Walk(last, len(keys), best)
 
     def _rewriting(self, session_id: str, keys: tuple[Key, ...]) -> Lineage:
         if not self.completions:
@@ -238,15 +271,23 @@ class EpisodeRecorder:
             bridged = _bridged(parent.prompt_ids, parent, num_messages, later, messages, ask, renderer)
             num_shared = len(parent.prompt_ids) + parent.num_sampled
             # A renderer of another house may rewrite what it promised to keep; then it is a branch like any other.
-            if bridged is not None and bridged[:num_shared] == parent.prompt_ids + parent.generation.token_ids:
+            if bridged is not None and _begins_with(bridged, parent):
                 return bridged, parent, num_shared
+        prompt_ids = self._branch(messages, turns, ask, renderer)
+        if extended is not None:  # a format that writes its past anew may still write the same
+            sampled = parent.prompt_ids + parent.generation.token_ids
+            if prompt_ids[: len(sampled)] == sampled:
+                return prompt_ids, parent, len(sampled)
+        return prompt_ids, None, 0
+
+    def _branch(self, messages: tuple[Message, ...], turns: Sequence[_Turn], ask: Ask, renderer: Renderer) -> tuple[int, ...]:
         if turns and turns[0].place > 0:
             first, *later = turns
             start = renderer.prompt(messages[: first.place], ask.tools.specs)
             bridged = _bridged(start, first.completion, first.place + 1, later, messages, ask, renderer)
             if bridged is not None:
-                return bridged, None, 0
-        return renderer.prompt(messages, ask.tools.specs), None, 0
+                return bridged
+        return renderer.prompt(messages, ask.tools.specs)
 
     def _node(self, parent: int | None, key: Hashable, message: Message) -> int:
         found = self._children.get((parent, key))
@@ -254,6 +295,13 @@ class EpisodeRecorder:
             found = self._children[parent, key] = len(self.nodes)
             self.nodes.append(MessageNode(message, parent))
         return found
+
+
+def _begins_with(token_ids: tuple[int, ...], parent: Completion) -> bool:
+    """Whether they begin with all of the parent's."""
+    num_prompt = len(parent.prompt_ids)
+    is_extension = token_ids[num_prompt : num_prompt + parent.num_sampled] == parent.generation.token_ids
+    return is_extension and token_ids[:num_prompt] == parent.prompt_ids
 
 
 def _bridged(
@@ -297,7 +345,7 @@ def _message_keys(messages: Sequence[Message]) -> Iterator[Key]:
     call_ids: tuple[str, ...] = ()
     for message in messages:
         if message.role == "assistant":
-            call_ids = tuple(call.call_id for call in message.tool_calls)
+            call_ids = tuple([call.call_id for call in message.tool_calls])
             yield _assistant_key(message)
         elif message.role == "tool":
             call_id = message.tool_call_id
@@ -307,11 +355,11 @@ def _message_keys(messages: Sequence[Message]) -> Iterator[Key]:
 
 
 def _assistant_key(message: Message) -> Key:
-    calls = tuple((call.name, _canonical_json(call.arguments)) for call in message.tool_calls)
+    calls = tuple([(call.name, _canonical_json(call.arguments)) for call in message.tool_calls])
     return ("assistant", message.content.strip(), calls, message.reasoning.strip())
 
 
-def _without_reasoning(key: Key) -> Hashable:
+def _without_reasoning(key: Key) -> Key:
     return key[:3]
 
 

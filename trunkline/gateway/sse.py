@@ -1,7 +1,7 @@
 """Streamed answers as server-sent events: their life on the wire, and their frames. Owns no API's events and no status code.
 
-call ──► recorded? ── within keep_alive_s ──► 200, events                  (a failure is still an ordinary status)
-            └── later ──► 200, ': keep-alive' until recorded ──► events
+call ──► done? ── yes ──► 200, events                  (a failure is still an ordinary status)
+           └── not yet ──► 200, ': keep-alive' until recorded ──► events
                                                └── failed ──► the API's error event, and no end
 
 Commit first, then stream: what is streamed is a recorded answer, cut up. So a stream says what the JSON answer would, its
@@ -10,7 +10,6 @@ tokens never come from a parser that runs beside the sampler, and a client that 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
 from starlette.responses import Response, StreamingResponse
@@ -30,14 +29,14 @@ _HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 _LINE_ENDS = ((b"\xc2\x85", b"\\u0085"), (b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"))
 
 
-async def stream_events(
+def stream_events(
     call: Call,
     events: Callable[[tuple[Committed, ...]], Iterable[bytes]],
     failure_event: Callable[[TrunklineError], bytes],
     *,
     keep_alive_s: float,
 ) -> Response:
-    """The streamed answer to a call, begun when it is recorded or `keep_alive_s` have passed.
+    """The streamed answer to a call, begun now: the caller has waited a while for it to be done.
 
     Args:
         call: runs to its end whatever becomes of the client; one that leaves before the last event has not got its answer.
@@ -47,7 +46,6 @@ async def stream_events(
 
     Raises what the call raises, if it fails before anything was sent.
     """
-    await call.wait(keep_alive_s)
     if call.is_done:
         call.result()
     return StreamingResponse(_parts(call, events, failure_event, keep_alive_s), media_type="text/event-stream", headers=_HEADERS)
@@ -85,8 +83,6 @@ async def _parts(
         for event in events(samples):
             yield event
         is_delivered = True
-    except (asyncio.CancelledError, GeneratorExit):
-        raise
     finally:
         if not is_delivered:
             call.leave()

@@ -13,6 +13,8 @@ from trunkline.evals.heldout import succeeded
 from trunkline.pool.takes import PoolStats, StepTake
 from trunkline.types import Episode, Group, StepStats
 
+AFTER_STOP = "after a stop string"
+
 
 def take_episodes(take: StepTake) -> list[Episode]:
     """Every episode that a step consumed, those of groups without gradient included."""
@@ -36,7 +38,12 @@ def step_numbers(take: StepTake, stats: StepStats) -> dict[str, Any]:
         "num_deadline_episodes": sum(episode.status == "deadline" for episode in episodes),
         "failures": failures(episodes),
         "num_branches": sum(completion.parent_id is None for completion in completions) - len(episodes),
-        "sampled_tokens": sum(completion.num_sampled for completion in completions),
+        "lineages": dict(Counter(completion.facts.lineage for completion in completions)),
+        "wires": dict(Counter(completion.facts.wire for completion in completions)),
+        "num_format_errors": sum(completion.facts.format_error is not None for completion in completions),
+        "num_foreign_turns": sum(completion.facts.num_foreign for completion in completions),
+        "not_honoured": dict(Counter(words for completion in completions for words in completion.facts.not_honoured)),
+        "sampled_tokens": sum(completion.num_sampled + completion.facts.num_discarded for completion in completions),
         "trained_tokens": stats.num_trained_tokens,
         "dropped_tokens": dropped_tokens((*take.groups, *take.degenerate)),
         "wait_seconds": take.wait_s,
@@ -75,9 +82,10 @@ def dropped_tokens(groups: Sequence[Group]) -> dict[str, int]:
         for episode in group.episodes:
             for completion in episode.completions:
                 reason = _reason(group, episode) or completion.drop_reason
-                if reason is not None and completion.num_sampled:
+                if reason is not None:
                     dropped[reason] += completion.num_sampled
-    return dict(dropped)
+                dropped[AFTER_STOP] += completion.facts.num_discarded
+    return {reason: num for reason, num in dropped.items() if num}
 
 
 def failures(episodes: Sequence[Episode]) -> dict[str, int]:

@@ -18,7 +18,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from trunkline.episodes.demonstrations import demonstrations_from_episodes, render_demonstrations
+from trunkline.agents.context_management import load_method
+from trunkline.episodes.demonstrations import Managed, demonstrations_from_episodes, render_demonstrations
 from trunkline.evals.heldout import succeeded
 from trunkline.gateway.base import Renderer
 from trunkline.metrics.console import ProgressView
@@ -28,6 +29,7 @@ from trunkline.pool.backlog import Backlog
 from trunkline.pool.pool import Pool, episode_seed
 from trunkline.pool.takes import StepTake
 from trunkline.protocols import EpisodeSpec, Taskset
+from trunkline.run.agent_side import loop_settings
 from trunkline.run.costs import RunMeter
 from trunkline.run.directory import RunDirectory
 from trunkline.run.numbers import end_numbers, step_numbers, supervised_numbers, take_episodes
@@ -80,6 +82,8 @@ class DemonstrationStream:
     def __init__(self, bench: Bench, config: ColdStartConfig) -> None:
         self._bench = bench
         self._config = config
+        method = load_method(loop_settings(bench.recipe).context)
+        self._managed = Managed(method, config.managed_share) if config.managed_share else None
         self._rng = random.Random(f"{bench.recipe.seed}/demonstrations")
         self._next_task = bench.recipe.seed * _TASKS_A_SEED + _DEMONSTRATION_TASKS
 
@@ -95,6 +99,7 @@ class DemonstrationStream:
             self._rng,
             decision_noise=self._config.decision_noise,
             other_weight=self._config.other_weight,
+            managed=self._managed,
         )
         return [demonstrations[i : i + size] for i in range(0, len(demonstrations), size)]
 
@@ -187,7 +192,8 @@ async def _training_loop(bench: Bench, rollout: RolloutSide, pool: Pool, *, firs
         version = await publish(bench, rollout, stats.step)
         await pool.published(version)
         # Before its checkpoint: a step that a resumed run does not do again has its row.
-        _report_step(bench, take, stats, pool=pool, seconds=time.monotonic() - started, load=load.read())
+        load_now = {**load.read(), **rollout.gateway.counts()}
+        _report_step(bench, take, stats, pool=pool, seconds=time.monotonic() - started, load=load_now)
         if step % stage.checkpoint_every == 0 or step == stage.steps:
             await _checkpoint(bench, rollout, version)
 
