@@ -207,9 +207,16 @@ def test_a_step_in_several_passes_has_the_gradient_of_one(dtype: torch.dtype, sa
 def test_parts_hold_every_sample_once_and_keep_to_the_limit() -> None:
     rng = np.random.default_rng(1)
     sequences = [rng.integers(0, 2, rng.integers(2, 12)) for _ in range(60)]
-    forest = build_forest(sequences)
+    forest, longest = build_forest(sequences), max(map(len, sequences))
     for limit in (1, 12, 40, 1000):
         parts = split_samples(forest, max_tokens=limit)
         assert sorted(np.concatenate(parts).tolist()) == list(range(60))
         for part in parts:
-            assert len(part) == 1 or build_forest([sequences[sample] for sample in part]).num_tokens <= limit
+            assert build_forest([sequences[sample] for sample in part]).num_tokens <= max(limit, longest + limit // 2)
+
+
+def test_calls_on_a_trunk_beyond_the_limit_are_trained_together() -> None:
+    trunk = list(range(100))
+    sequences = [np.array([*trunk, 1000 + call]) for call in range(40)]
+    parts = split_samples(build_forest(sequences), max_tokens=90)
+    assert [len(part) for part in parts] == [40]

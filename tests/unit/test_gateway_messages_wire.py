@@ -1,30 +1,17 @@
-"""Anthropic's Messages: what requests decode to, and what answers, events and errors say to the official client."""
+"""Anthropic's Messages: what requests decode to, and how bad ones are refused."""
 
 import json
-import time
 
-import anthropic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trunkline.errors import BudgetExceeded, EngineUnavailable, MalformedRequest, TrunklineError, UnknownSession
-from trunkline.gateway.messages_answer import encode_token_count
-from trunkline.gateway.messages_blocks import UNREADABLE_KEY
+from trunkline.errors import MalformedRequest
+from trunkline.gateway.messages_answer import UNSUPPORTED_THREAD
 from trunkline.gateway.messages_wire import MessagesWire
 from trunkline.gateway.sampling import AskedSampling
-from trunkline.gateway.wire import Answer, Ask, Committed, Failed, failed
-from trunkline.types import (
-    CallFacts,
-    Completion,
-    Generation,
-    Message,
-    PolicyVersion,
-    SamplingParams,
-    ToolCall,
-    ToolSpec,
-    VersionSpan,
-)
+from trunkline.gateway.wire import Ask
+from trunkline.types import Message, ToolCall, ToolSpec
 
 WIRE = MessagesWire()
 HI = [{"role": "user", "content": "hi"}]
@@ -93,7 +80,11 @@ def test_turns_of_role_system_or_developer_stay_where_they_are():
 def test_system_turn_for_one_user_turn_is_gone_at_the_next():
     note = {"role": "system", "content": "only now", "clear_at": "next_user_message"}
     assert messages_of([*HI, note])[1] == Message("system", "only now")
-    assert messages_of([*HI, note, *assistant(text("yes")), *HI]) == (Message("user", "hi"), Message("assistant", "yes"), Message("user", "hi"))
+    assert messages_of([*HI, note, *assistant(text("yes")), *HI]) == (
+        Message("user", "hi"),
+        Message("assistant", "yes"),
+        Message("user", "hi"),
+    )
 
 
 def test_string_and_one_text_block_are_the_same_message():
@@ -249,7 +240,9 @@ def test_bash_and_the_text_editor_are_offered_with_the_schema_that_the_request_l
     assert "insert_text" not in older
 
 
-@pytest.mark.parametrize("kind", ["web_search_20250305", "code_execution_20250825", "memory_20250818", "computer_20251124", "mcp_toolset", "x"])
+@pytest.mark.parametrize(
+    "kind", ["web_search_20250305", "code_execution_20250825", "memory_20250818", "computer_20251124", "mcp_toolset", "x"]
+)
 def test_tools_of_other_types_are_not_offered_and_reported(kind):
     asked = decode(tools=[{"type": kind, "name": "x"}, READ]).ask
     assert [spec.name for spec in asked.tools.specs] == ["Read"]
@@ -257,7 +250,13 @@ def test_tools_of_other_types_are_not_offered_and_reported(kind):
 
 
 def test_what_a_tool_asks_of_the_sampler_is_reported():
-    tool = {**READ, "strict": True, "defer_loading": True, "input_examples": [{"path": "x"}], "allowed_callers": ["code_execution_20260120"]}
+    tool = {
+        **READ,
+        "strict": True,
+        "defer_loading": True,
+        "input_examples": [{"path": "x"}],
+        "allowed_callers": ["code_execution_20260120"],
+    }
     assert unkept(tools=[tool]) == ("tools.strict", "tools.defer_loading", "tools.input_examples", "tools.allowed_callers")
     assert unkept(tools=[{**READ, "strict": False, "eager_input_streaming": True, "allowed_callers": ["direct"]}]) == ()
 
@@ -333,7 +332,6 @@ def test_client_that_is_shown_thinking_is_expected_to_send_it_back():
 def test_request_to_count_tokens_is_decoded_alike():
     counted = WIRE.decode(json.dumps({"model": "claude", "messages": HI, "tools": [READ]}).encode(), no_past).ask
     assert counted.messages == messages_of()
-    assert json.loads(encode_token_count(17)) == {"input_tokens": 17}
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------
@@ -343,25 +341,28 @@ def test_request_to_count_tokens_is_decoded_alike():
     ("body", "words"),
     [
         ({"messages": []}, "messages is empty"),
-        ({}, "the body: object missing required field messages"),
-        ({"messages": HI, "max_tokens": "100"}, "max_tokens: expected int"),
+        ({}, "the body: Object missing required field `messages`"),
+        ({"messages": HI, "max_tokens": "100"}, "max_tokens: Expected `int | null`, got `str`"),
         ({"messages": HI, "max_tokens": 0}, "max_tokens must be at least 1, got 0"),
         ({"messages": HI, "stop_sequences": ["a", ""]}, "stop_sequences[1] is empty"),
-        ({"messages": HI, "thread": {"type": "continue", "previous_message_id": "m"}}, "thread.type must be 'create', got 'continue'"),
-        ({"messages": [*HI, {"role": "tool", "content": ""}]}, "messages[1].role: invalid enum value 'tool'"),
-        ({"messages": [{"role": "user", "content": 3}]}, "messages[0].content: expected str | array | null, got int"),
-        ({"messages": [*HI, *user("x")]}, "messages[1].content[0]: expected object, got str"),
-        ({"messages": user(text(None))}, "messages[0].content[0].text: expected str, got null"),
-        ({"messages": assistant(text(5))}, "messages[0].content[0].text: expected str, got int"),
-        ({"messages": assistant({"type": "tool_use", "name": "x"})}, "messages[0].content[0]: object missing required field id"),
-        ({"messages": user({"type": "tool_result"})}, "messages[0].content[0]: object missing required field tool_use_id"),
-        ({"messages": user(result("a", 5))}, "messages[0].content[0].content: expected str"),
-        ({"messages": user(result("a", [text("x"), text(None)]))}, "messages[0].content[0].content[1].text: expected str"),
+        ({"messages": HI, "thread": {"type": "create"}}, "thread: no conversation is held here"),
+        ({"messages": [*HI, {"role": "tool", "content": ""}]}, "messages[1].role: Invalid enum value 'tool'"),
+        ({"messages": [{"role": "user", "content": 3}]}, "messages[0].content: Expected `str | array | null`, got `int`"),
+        ({"messages": [*HI, *user("x")]}, "messages[1].content[0]: Expected `object`, got `str`"),
+        ({"messages": user(text(None))}, "messages[0].content[0].text: a text block needs a string, got None"),
+        ({"messages": assistant(text(5))}, "messages[0].content[0].text: Expected `str`, got `int`"),
+        ({"messages": assistant({"type": "tool_use", "name": "x"})}, "messages[0].content[0]: Object missing required field `id`"),
+        ({"messages": user({"type": "tool_result"})}, "messages[0].content[0]: Object missing required field `tool_use_id`"),
+        ({"messages": user(result("a", 5))}, "messages[0].content[0].content: Expected `str | object | array | null`, got `int`"),
+        (
+            {"messages": user(result("a", [text("x"), text(None)]))},
+            "messages[0].content[0].content[1].text: a text block needs a string, got None",
+        ),
         ({"messages": user(use("a", "x", {}))}, "messages[0].content[0]: a tool_use block belongs in an assistant turn"),
         ({"messages": assistant(result("a", ""))}, "messages[0].content[0]: a tool_result block belongs in a user turn"),
         ({"messages": HI, "tools": [READ, {"name": "x"}]}, "tools[1].input_schema: the tool 'x' needs"),
         ({"messages": HI, "tools": [{"input_schema": {}}]}, "tools[0].name: a tool needs a name"),
-        ({"messages": HI, "tools": [{"name": 1}]}, "tools[0].name: expected str, got int"),
+        ({"messages": HI, "tools": [{"name": 1}]}, "tools[0].name: Expected `str`, got `int`"),
         ({"messages": HI, "tools": [READ, READ]}, "tools: names must differ"),
         ({"messages": [{"role": "system", "content": ""}]}, "messages say nothing"),
     ],
@@ -405,9 +406,15 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=3), inner, max_size=4),
     max_leaves=8,
 )
-BLOCKS = st.builds(lambda kind, rest: {**rest, "type": kind}, st.sampled_from(KINDS), st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=5))
-TURNS = st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant", "system", "tool"]), "content": st.lists(BLOCKS, max_size=3) | VALUES})
-TOOLS = st.fixed_dictionaries({}, optional={"type": VALUES, "name": VALUES, "input_schema": VALUES, "strict": VALUES, "allowed_callers": VALUES})
+BLOCKS = st.builds(
+    lambda kind, rest: {**rest, "type": kind}, st.sampled_from(KINDS), st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=5)
+)
+TURNS = st.fixed_dictionaries(
+    {"role": st.sampled_from(["user", "assistant", "system", "tool"]), "content": st.lists(BLOCKS, max_size=3) | VALUES}
+)
+TOOLS = st.fixed_dictionaries(
+    {}, optional={"type": VALUES, "name": VALUES, "input_schema": VALUES, "strict": VALUES, "allowed_callers": VALUES}
+)
 BODIES = st.fixed_dictionaries(
     {"messages": st.lists(TURNS, max_size=3) | VALUES},
     optional={
@@ -438,151 +445,7 @@ def test_any_bytes_are_refused_by_name(body):
         WIRE.decode(body, no_past)
 
 
-# --- answers ----------------------------------------------------------------------------------------------------------
-
-
-def answer(message, *, finish="stop", stop_string=None, num_discarded=0):
-    generation = Generation((5, 6, 7), (-0.5,) * 3, finish, (VersionSpan(0, 3, PolicyVersion(1, 0)),))
-    completion = Completion("c1", "s", (1, 2, 3, 4), generation, SamplingParams(9), 0, 1, facts=CallFacts(num_discarded=num_discarded))
-    return Answer((Committed(completion, message, (), stop_string),), "tiny", int(time.time()), lambda ids: "")
-
-
-def body_of(message, *, request=None, **more):
-    return json.loads((request or decode()).body(answer(message, **more)))
-
-
-def test_answer_has_thinking_text_and_calls_in_this_order():
-    message = Message("assistant", "I look.", (ToolCall("call_1", "Read", '{"path": "x", "n": 1.0}'),), reasoning="Where?")
-    assert body_of(message, num_discarded=2) == {
-        "id": "msg_c1",
-        "type": "message",
-        "role": "assistant",
-        "model": "tiny",
-        "content": [
-            {"type": "thinking", "thinking": "Where?", "signature": "c1"},
-            {"type": "text", "text": "I look."},
-            {"type": "tool_use", "id": "call_1", "name": "Read", "input": {"path": "x", "n": 1.0}},
-        ],
-        "stop_reason": "tool_use",
-        "stop_sequence": None,
-        "stop_details": None,
-        "usage": {"input_tokens": 4, "output_tokens": 5, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0},
-    }
-
-
-def test_thinking_is_hidden_from_a_client_that_disabled_it():
-    message = Message("assistant", "Yes.", reasoning="Where?")
-    assert body_of(message, request=decode(thinking={"type": "disabled"}))["content"] == [{"type": "text", "text": "Yes."}]
-
-
-@pytest.mark.parametrize(
-    ("finish", "stop_string", "reason"),
-    [("stop", None, "end_turn"), ("length", None, "max_tokens"), ("stop", "END", "stop_sequence")],
-)
-def test_stop_reason_says_how_the_answer_ended(finish, stop_string, reason):
-    body = body_of(Message("assistant", "Yes"), finish=finish, stop_string=stop_string)
-    assert (body["stop_reason"], body["stop_sequence"]) == (reason, stop_string)
-
-
-def test_empty_answer_has_an_empty_text_that_comes_back_as_an_empty_message():
-    body = body_of(Message("assistant"))
-    assert body["content"] == [{"type": "text", "text": ""}]
-    assert messages_of([*HI, {"role": "assistant", "content": body["content"]}])[-1] == Message("assistant")
-
-
-@pytest.mark.parametrize("arguments", ["[1,2]", '"x"', "", '{"a":', '{"a":NaN}', "[" * 100_000])
-def test_arguments_that_are_no_object_come_back_as_they_were_sampled(arguments):
-    message = Message("assistant", "", (ToolCall("call_1", "Read", arguments),))
-    body = body_of(message)
-    assert body["content"][0]["input"] == {UNREADABLE_KEY: arguments}
-    assert messages_of([*HI, {"role": "assistant", "content": body["content"]}])[-1] == message
-
-
-def official_client(serve):
-    transport = anthropic.DefaultHttpxClient().__class__.__mro__  # the client's own HTTP library, whichever it is
-    library = __import__(next(one.__module__ for one in transport if one.__module__.startswith("httpx")).partition(".")[0])
-    http = anthropic.DefaultHttpxClient(transport=library.MockTransport(lambda request: serve(library, request)))
-    return anthropic.Anthropic(api_key="k", base_url="http://gateway", http_client=http, max_retries=0)
-
-
-ARGUMENTS = st.dictionaries(st.text(max_size=5), st.recursive(SCALARS.filter(lambda one: one == one and one not in (float("inf"), float("-inf"))), lambda inner: st.lists(inner, max_size=2)), max_size=3)
-CLEAN = st.text(st.characters(exclude_categories=["Cs"]), max_size=600)
-REPLIES = st.builds(
-    lambda content, reasoning, calls: Message(
-        "assistant", content, tuple(ToolCall(f"call_{place}", "Read", json.dumps(one)) for place, one in enumerate(calls)), reasoning=reasoning
-    ),
-    CLEAN,
-    CLEAN,
-    st.lists(st.dictionaries(CLEAN, CLEAN | st.integers(-(2**53), 2**53) | st.none(), max_size=3), max_size=2),
-)
-
-
-@given(REPLIES)
-def test_official_client_puts_events_together_to_the_json_answer(message):
-    request = decode()
-
-    def serve(library, http_request):
-        is_streamed = json.loads(http_request.content).get("stream")
-        content = b"".join(request.events(answer(message))) if is_streamed else request.body(answer(message))
-        kind = "text/event-stream" if is_streamed else "application/json"
-        return library.Response(200, content=content, headers={"content-type": kind})
-
-    client = official_client(serve)
-    whole = client.messages.create(model="m", max_tokens=9, messages=HI)
-    with client.messages.stream(model="m", max_tokens=9, messages=HI) as stream:
-        streamed = stream.get_final_message()
-    assert streamed.to_dict() == whole.to_dict()
-    echoed = messages_of([*HI, {"role": "assistant", "content": whole.to_dict()["content"]}])[-1]
-    assert (echoed.content, echoed.reasoning) == (message.content, message.reasoning)
-    assert [json.loads(call.arguments) for call in echoed.tool_calls] == [json.loads(call.arguments) for call in message.tool_calls]
-
-
-def test_events_come_in_the_order_of_the_official_api():
-    message = Message("assistant", "x" * 300, (ToolCall("call_1", "Read", '{"path":"x"}'),), reasoning="Where?")
-    frames = b"".join(decode(stream=True).events(answer(message))).decode().split("\n\n")[:-1]
-    names = [frame.partition("\n")[0].removeprefix("event: ") for frame in frames]
-    events = [json.loads(frame.partition("\ndata: ")[2]) for frame in frames]
-    assert names == [event["type"] for event in events]
-    assert names == [
-        "message_start",
-        *["content_block_start", "content_block_delta", "content_block_delta", "content_block_stop"],
-        *["content_block_start", "content_block_delta", "content_block_delta", "content_block_stop"],
-        *["content_block_start", "content_block_delta", "content_block_stop"],
-        "message_delta",
-        "message_stop",
-    ]
-    deltas = [event["delta"]["type"] for event in events if event["type"] == "content_block_delta"]
-    assert deltas == ["thinking_delta", "signature_delta", "text_delta", "text_delta", "input_json_delta"]
-    assert events[0]["message"]["stop_reason"] is None
-    assert events[-2]["delta"]["stop_reason"] == "tool_use"
-
-
-@pytest.mark.parametrize(
-    ("failure", "kind", "raised"),
-    [
-        (failed(UnknownSession("no session")), "authentication_error", anthropic.AuthenticationError),
-        (failed(MalformedRequest("bad")), "invalid_request_error", anthropic.BadRequestError),
-        (failed(BudgetExceeded("spent")), "rate_limit_error", anthropic.RateLimitError),
-        (failed(EngineUnavailable("down")), "overloaded_error", anthropic.InternalServerError),
-        (failed(TrunklineError("odd")), "api_error", anthropic.InternalServerError),
-        (Failed(404, "", "", "no route"), "not_found_error", anthropic.NotFoundError),
-        (Failed(413, "", "", "too large"), "request_too_large", anthropic.APIStatusError),
-        (Failed(405, "", "", "POST only"), "invalid_request_error", anthropic.APIStatusError),
-    ],
-)
-def test_official_client_raises_its_own_errors(failure, kind, raised):
-    def serve(library, http_request):
-        return library.Response(failure.status, content=WIRE.refusal(failure), headers={"content-type": "application/json"})
-
-    with pytest.raises(raised) as error:
-        official_client(serve).messages.create(model="m", max_tokens=9, messages=HI)
-    assert error.value.body == {"type": "error", "error": {"type": kind, "message": failure.message}, "request_id": None}
-
-
-def test_official_client_raises_a_failure_that_comes_as_an_event():
-    def serve(library, http_request):
-        content = b": keep-alive\n\n" + WIRE.failure_event(failed(EngineUnavailable("down")))
-        return library.Response(200, content=content, headers={"content-type": "text/event-stream"})
-
-    with pytest.raises(anthropic.APIStatusError, match="down"):
-        list(official_client(serve).messages.create(model="m", max_tokens=9, messages=HI, stream=True))
+def test_thread_is_refused_by_the_code_upon_which_official_clients_send_everything():
+    with pytest.raises(MalformedRequest) as raised:
+        decode(thread={"type": "create"})
+    assert raised.value.code == UNSUPPORTED_THREAD

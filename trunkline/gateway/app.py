@@ -6,7 +6,8 @@
     GET  /v1/models  /healthz
 
 Each also without /v1, and below /s/SECRET. A session is found by that path or by the key: `Authorization: Bearer`, `x-api-key`,
-`api-key`. Any model name is accepted, so that unmodified agents work; answers carry the gateway's own.
+`api-key`. Any model name is accepted, so that unmodified agents work; answers carry the gateway's own, or in Messages the client's,
+for Anthropic's own agent throws away thinking that another model wrote.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from trunkline.gateway.messages_wire import MessagesWire
 from trunkline.gateway.responses_wire import ResponsesWire
 from trunkline.gateway.sessions import Session
 from trunkline.gateway.sse import KEEP_ALIVE_S, stream_events
-from trunkline.gateway.wire import Answer, Ask, Committed, Failed, WireAPI, failed
+from trunkline.gateway.wire import TOO_LARGE, Answer, Ask, Committed, Failed, WireAPI, failed
 
 MAX_BODY_BYTES = 64 * 2**20
 NOT_HONOURED_HEADER = "x-trunkline-not-honoured"
@@ -189,7 +190,7 @@ async def _body(request: Request) -> bytes:
         chunks.append(chunk)
         size += len(chunk)
         if size > MAX_BODY_BYTES:
-            raise MalformedRequest(f"the body is larger than {MAX_BODY_BYTES} bytes; send less")
+            raise MalformedRequest(f"the body is larger than {MAX_BODY_BYTES} bytes; send less", code=TOO_LARGE)
     return b"".join(chunks)
 
 

@@ -36,8 +36,9 @@ def rewriting(asked: Sequence[Key], earlier: Sequence[Sequence[Key]], replies: S
     if not earlier:
         return "first"
     told = [key for key in asked if not _is_system(key)]
-    before = max(reversed(earlier), key=lambda one: _num_common(told, one))  # of equals the latest
-    if _num_common(told, before) == 0:
+    words = set(told)
+    before = max(reversed(earlier), key=lambda one: len(words.intersection(one)))  # of equals the latest
+    if words.isdisjoint(before):
         return "compacted" if _carries(told, replies) else "fresh"
     return _against(told, [key for key in before if not _is_system(key)], replies)
 
@@ -58,10 +59,6 @@ def _against(told: Sequence[Key], before: Sequence[Key], replies: Sequence[str])
 
 def _is_system(key: Key) -> bool:
     return key[0] == "system"
-
-
-def _num_common(told: Sequence[Key], before: Sequence[Key]) -> int:
-    return len(set(told).intersection(before))
 
 
 def _is_subsequence(kept: Sequence[Key], before: Sequence[Key]) -> bool:

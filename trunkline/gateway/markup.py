@@ -128,7 +128,8 @@ class MarkupRenderer:
         ids += self._after_end
         for message in new_messages:
             ids += self._turn(message, tools=tools, offered=())
-        return (*prompt_ids, *completion_ids, *ids, *self._generation)
+        new_ids = (*completion_ids, *ids, *self._generation)
+        return tuple(prompt_ids) + new_ids  # copies a long prompt once; (*prompt_ids, ...) does so twice
 
     def reply(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> tuple[int, ...]:
         """The turn's body and its end mark."""

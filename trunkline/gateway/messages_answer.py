@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -25,6 +26,17 @@ _ERROR_TYPES = {
     503: "overloaded_error",
     529: "overloaded_error",
 }
+
+
+@dataclass(frozen=True)
+class MessageForm:
+    """What an answer says beside the words."""
+
+    model: str = ""
+    """The name that the client asked for, and is answered; '' for the gateway's own. Claude Code sends no thinking back
+    that came from another model than it asked."""
+    shows_thinking: bool = True
+    """Thinking is part of the answer."""
 
 
 class ThinkingBlock(Struct):
@@ -80,17 +92,17 @@ class WireMessage(Struct):
 _encoder = msgspec.json.Encoder()
 
 
-def encode_message(answer: Answer, *, shows_thinking: bool) -> bytes:
+def encode_message(answer: Answer, form: MessageForm) -> bytes:
     """The answer as one JSON object."""
-    return _encoder.encode(_message(answer, shows_thinking))
+    return _encoder.encode(_message(answer, form))
 
 
-def message_events(answer: Answer, *, shows_thinking: bool) -> Iterator[bytes]:
+def message_events(answer: Answer, form: MessageForm) -> Iterator[bytes]:
     """The answer as framed events: message_start; a start, deltas and a stop of each block; message_delta; message_stop.
 
     The official client puts them together to exactly the JSON answer.
     """
-    whole = _message(answer, shows_thinking)
+    whole = _message(answer, form)
     begun = WireMessage(whole.id, whole.model, [], WireUsage(whole.usage.input_tokens, 0))
     yield _event("message_start", message=begun)
     for index, block in enumerate(whole.content):
@@ -122,14 +134,14 @@ def error_event(failure: Failed) -> bytes:
     return frame(encode_error(failure), event="error")
 
 
-def _message(answer: Answer, shows_thinking: bool) -> WireMessage:
+def _message(answer: Answer, form: MessageForm) -> WireMessage:
     (sample,) = answer.samples  # the API has no n
     usage = WireUsage(answer.num_prompt, answer.num_sampled)
     reason = _stop_reason(sample)
     return WireMessage(
         f"msg_{sample.completion.completion_id}",
-        answer.model,
-        list(_blocks(sample, shows_thinking)),
+        form.model or answer.model,
+        list(_blocks(sample, form.shows_thinking)),
         usage,
         reason,
         sample.stop_string if reason == "stop_sequence" else None,

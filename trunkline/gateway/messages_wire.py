@@ -6,9 +6,12 @@ What a training session does with what a client asks:
     temperature, top_p                                       recorded and not used: a training session samples the policy itself
     thinking                                                 shown wherever the model thinks; 'disabled' hides it
     top_k, tool_choice 'any' or a name, output_config, context_management, server tools, unknown keys, ...
-                                                             recorded as not honoured
+                                                             recorded as not honoured, and listed in the answer's header
+                                                             x-trunkline-not-honoured; `trunkline serve` refuses them
     thread                                                   refused by the API's own code, upon which official clients send everything
     keys that change no token, such as cache_control, metadata or service_tier      accepted
+
+Any model is accepted, and answered by the name it was asked by.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from trunkline.types import Message
 
 _HARMLESS = frozenset(
     (
-        *("model", "cache_control", "metadata", "service_tier", "speed", "inference_geo", "betas", "diagnostics"),
+        *("cache_control", "metadata", "service_tier", "speed", "inference_geo", "betas", "diagnostics"),
         *("user_profile_id", "workspace_id", "billing_policy", "fallbacks", "fallback_credit_token"),
     )
 )
@@ -63,6 +66,7 @@ class WireBody(Struct):
     """The keys that this gateway understands."""
 
     messages: list[WireTurn]
+    model: str | None = None
     system: Content = None
     tools: Raw = Raw(b"null")
     tool_choice: WireToolChoice | None = None
@@ -86,16 +90,16 @@ class MessagesRequest:
     """What is asked."""
     is_streamed: bool
     """As server-sent events."""
-    shows_thinking: bool = True
-    """Thinking is part of the answer."""
+    form: messages_answer.MessageForm
+    """What the answer says beside the words."""
 
     def body(self, answer: Answer) -> bytes:
         """A message object."""
-        return messages_answer.encode_message(answer, shows_thinking=self.shows_thinking)
+        return messages_answer.encode_message(answer, self.form)
 
     def events(self, answer: Answer) -> Iterator[bytes]:
         """message_start to message_stop."""
-        return messages_answer.message_events(answer, shows_thinking=self.shows_thinking)
+        return messages_answer.message_events(answer, self.form)
 
 
 class MessagesWire:
@@ -143,7 +147,7 @@ def _decode(body: bytes) -> MessagesRequest:
         keeps_reasoning=not is_hidden,  # nobody sends back what was never shown
         not_honoured=_each_once([*missing, *tools.not_honoured]),
     )
-    return MessagesRequest(ask, bool(wire.stream), not is_hidden)
+    return MessagesRequest(ask, bool(wire.stream), messages_answer.MessageForm(wire.model or "", not is_hidden))
 
 
 def _asked(wire: WireBody) -> AskedSampling:

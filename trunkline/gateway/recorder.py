@@ -65,8 +65,7 @@ class Sampled:
     """The stop string, if one ended it."""
 
 
-@dataclass(frozen=True)
-class _Turn:
+class _Turn(NamedTuple):
     """An assistant turn of a request that the model sampled."""
 
     place: int
@@ -95,7 +94,7 @@ class EpisodeRecorder:
         self.completions: list[Completion] = []
         self._children: dict[tuple[int | None, Hashable], int] = {}
         self._replies: dict[tuple[int, str, bytes], Completion] = {}
-        self._turns: dict[Hashable, list[Completion]] = {}
+        self._turns: dict[tuple[Key, tuple[str, ...] | None], Completion] = {}  # the latest, by words and ids of calls, and by words
         self._asked: set[tuple[int, str, bytes]] = set()
         self._ends: dict[str, dict[str, tuple[Key, ...]]] = {}  # by session and completion: conversations that no call extends
         self._repeats: dict[bytes, set[int]] = {}
@@ -188,7 +187,9 @@ class EpisodeRecorder:
 
     def _remember(self, completion: Completion, context: Context, reply_key: Key) -> None:
         self._replies[completion.reply_node, completion.session_id, context.ask.tools.key] = completion
-        self._turns.setdefault(_without_reasoning(reply_key), []).append(completion)
+        call_ids = tuple([call.call_id for call in self._reply(completion).tool_calls])
+        for key in (reply_key, _without_reasoning(reply_key)):
+            self._turns[key, call_ids] = self._turns[key, None] = completion
         ends = self._ends.setdefault(completion.session_id, {})
         ends.pop(completion.parent_id or "", None)
         ends[completion.completion_id] = (*context.keys, reply_key)
@@ -203,30 +204,26 @@ class EpisodeRecorder:
         keeps_reasoning = ask.keeps_reasoning or any(message.reasoning for message in messages)
         restored: dict[int, Message] = {}
         for place, key in enumerate(keys):
-            candidates: Sequence[Completion] = self._turns.get(_without_reasoning(key), ()) if key[0] == "assistant" else ()
-            if not candidates:
+            if key[0] != "assistant":
                 continue
             message = messages[place]
-            if keeps_reasoning:
-                same = [one for one in candidates if self._reply(one).reasoning.strip() == key[3]]
-                is_dropped = is_dropped or not (same or message.reasoning)
-                candidates = same
-            if candidates:
-                completion = candidates[0] if len(candidates) == 1 else self._likeliest(candidates, message)
-                turns.append(_Turn(place, completion))
-                reasoning = self._reply(completion).reasoning
-                if reasoning != message.reasoning:
-                    restored[place] = replace(message, reasoning=reasoning)
-                    keys[place] = (*_without_reasoning(key), reasoning.strip())
+            completion = self._likeliest(key if keeps_reasoning else _without_reasoning(key), message)
+            if completion is None:
+                is_dropped = is_dropped or (not message.reasoning and (_without_reasoning(key), None) in self._turns)
+                continue
+            turns.append(_Turn(place, completion))
+            reasoning = self._reply(completion).reasoning
+            if reasoning != message.reasoning:
+                restored[place] = replace(message, reasoning=reasoning)
+                keys[place] = (*_without_reasoning(key), reasoning.strip())
         if restored:
             messages = tuple([restored.get(place, message) for place, message in enumerate(messages)])
         return messages, tuple(keys), turns, is_dropped
 
-    def _likeliest(self, candidates: Sequence[Completion], message: Message) -> Completion:
+    def _likeliest(self, key: Key, message: Message) -> Completion | None:
         """Of replies with the same words the one whose calls have the ids of the echo, else the latest."""
-        ids = [call.call_id for call in message.tool_calls]
-        same_ids = (one for one in reversed(candidates) if [call.call_id for call in self._reply(one).tool_calls] == ids)
-        return next(same_ids, candidates[-1])
+        ids = tuple([call.call_id for call in message.tool_calls])
+        return self._turns.get((key, ids)) or self._turns.get((key, None))
 
     def _reply(self, completion: Completion) -> Message:
         return self.nodes[completion.reply_node].message
@@ -363,10 +360,19 @@ def _without_reasoning(key: Key) -> Key:
     return key[:3]
 
 
+def _number(text: str) -> float | int:
+    """JavaScript writes 5000.0 as 5000."""
+    value = float(text)
+    return int(value) if value.is_integer() and abs(value) < 2**53 else value
+
+
+_decode_canonical = msgspec.json.Decoder(float_hook=_number).decode
+
+
 @functools.lru_cache(maxsize=4096)
 def _canonical_json(text: str) -> str:
     try:
-        return msgspec.json.encode(msgspec.json.decode(text), order="sorted").decode()
+        return msgspec.json.encode(_decode_canonical(text), order="sorted").decode()
     except (msgspec.DecodeError, RecursionError):
         return text
 

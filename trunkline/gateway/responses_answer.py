@@ -102,18 +102,8 @@ def failure_events(failure: Failed) -> bytes:
     error = _error(failure)
     said = {"type": "error", "sequence_number": 0, "code": error["code"], "message": error["message"], "param": error["param"]}
     code = {400: "invalid_prompt", 429: "insufficient_quota"}.get(failure.status, "server_error")
-    response = {
-        "id": "resp_failed",
-        "object": "response",
-        "created_at": 0,
-        "status": "failed",
-        "model": "",
-        "output": [],
-        "parallel_tool_calls": True,
-        "tool_choice": "auto",
-        "tools": [],
-        "error": {"code": code, "message": failure.message},
-    }
+    response = {"id": "resp_failed", "object": "response", "created_at": 0, "status": "failed", "model": "", "output": [], "tools": []}
+    response |= {"tool_choice": "auto", "parallel_tool_calls": True, "error": {"code": code, "message": failure.message}}
     lost = {"type": "response.failed", "sequence_number": 1, "response": response}
     return frame(encode(said | {"error": error}), event="error") + frame(encode(lost), event="response.failed")
 
@@ -158,7 +148,7 @@ def _begun(answer: Answer, form: ResponsesForm) -> dict[str, Any]:
     """The response object before anything is answered."""
     completion = answer.samples[0].completion
     return {
-        "id": response_id(completion.completion_id, has_instructions=form.echoed.get("instructions") is not None),
+        "id": response_id(completion.completion_id, has_instructions=bool(form.echoed.get("instructions"))),
         "object": "response",
         "created_at": answer.created,
         "status": "in_progress",
@@ -297,6 +287,6 @@ def _by_piece(logprobs: Sequence[LogprobItem], text: str) -> list[list[LogprobIt
 
 
 def _error(failure: Failed) -> dict[str, Any]:
-    found = _PARAM.match(failure.message)
+    found = _PARAM.match(failure.message) if failure.status == 400 else None
     code = "previous_response_not_found" if found and found[0] == "previous_response_id" else failure.code
     return {"message": failure.message, "type": failure.kind, "param": found[0] if found else None, "code": code}

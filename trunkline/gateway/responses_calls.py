@@ -5,7 +5,8 @@ A call comes back from its echo as it was written, whatever kind of item it was:
     function                    function_call, with the arguments as sampled
     custom                      custom_tool_call, whose input is the one string of the arguments. Arguments of another form are
                                 the input themselves, and the call's id says so, by AS_JSON at its end
-    local_shell, shell, apply_patch      the item of that tool, if its arguments fit it and come back from it; else function_call
+    local_shell, shell, apply_patch, tool_search
+                                the item of that tool, if its arguments fit it and come back from it; else function_call
 
 Ids of items name the completion, so that an item is known again, by its id alone: PREFIX_COMPLETION, of a call PREFIX_COMPLETION_PLACE.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -23,13 +24,18 @@ from trunkline.errors import MalformedRequest
 from trunkline.gateway.json_in import read_or_none
 from trunkline.types import ToolCall
 
+_T = TypeVar("_T", str, dict[str, Any])
+_JSON_NAMES = {str: "a string", dict: "an object"}
 AS_JSON = "_as_json"
 """Ends the id of a custom tool's call whose input is not its text but its arguments."""
 
-Kind = Literal["function", "custom", "local_shell", "shell", "apply_patch"]
+Kind = Literal["function", "custom", "local_shell", "shell", "apply_patch", "tool_search"]
 Status = Literal["in_progress", "completed", "incomplete"]
 
-_ITEM_ID = re.compile(r"(?:rs|msg|(?:fc|ctc|lsh|sh|apc))_(?P<completion>[^_]+)(?:_(?P<place>\d+))?\Z")
+_ITEM_ID = re.compile(r"(?:rs|msg|fc|ctc|lsh|sh|apc|tsc)_(?P<completion>[^_.]+\.\d+)(?:_(?P<place>\d{1,6}))?\Z")
+"""Completion ids hold a dot, which OpenAI's own ids do not."""
+_PLAIN_NAMESPACE = "functions"
+"""OpenAI's own formats have all functions in it, so its tools go by their plain names."""
 _encoder = msgspec.json.Encoder(order="sorted")
 
 
@@ -102,7 +108,17 @@ class ApplyPatchCallItem(Struct, tag="apply_patch_call", tag_field="type"):
     status: Status = "completed"
 
 
-CallItem = FunctionCallItem | CustomCallItem | LocalShellCallItem | ShellCallItem | ApplyPatchCallItem
+class ToolSearchCallItem(Struct, tag="tool_search_call", tag_field="type"):
+    """A search for further tools, which the client does."""
+
+    id: str
+    call_id: str
+    arguments: dict[str, Any]
+    status: Status = "completed"
+    execution: Literal["client"] = "client"
+
+
+CallItem = FunctionCallItem | CustomCallItem | LocalShellCallItem | ShellCallItem | ApplyPatchCallItem | ToolSearchCallItem
 
 
 class _LocalShellAction(Struct, forbid_unknown_fields=True):
@@ -140,7 +156,7 @@ class WireCallItem(Struct):
     call_id: str | None = None
     name: str | None = None
     namespace: str | None = None
-    arguments: str | None = None
+    arguments: str | dict[str, Any] | None = None
     input: str | None = None
     action: dict[str, Any] | None = None
     operation: dict[str, Any] | None = None
@@ -148,7 +164,7 @@ class WireCallItem(Struct):
 
 def flat_name(name: str, namespace: str | None) -> str:
     """What the model is told that a tool in a namespace is called."""
-    if not namespace:
+    if not namespace or namespace == _PLAIN_NAMESPACE:
         return name
     return namespace + name if namespace.endswith("__") else f"{namespace}__{name}"
 
@@ -178,30 +194,32 @@ def call_item(call: ToolCall, form: CallForm, completion_id: str, place: int) ->
         case "apply_patch" if isinstance(arguments, dict):
             if _fits(arguments, _CreateFile | _UpdateFile | _DeleteFile) and _comes_back(_without_nulls(arguments), arguments):
                 return ApplyPatchCallItem(f"apc_{end}", call.call_id, arguments)
+        case "tool_search" if isinstance(arguments, dict):
+            return ToolSearchCallItem(f"tsc_{end}", call.call_id, arguments)
     return FunctionCallItem(f"fc_{end}", call.call_id, name, call.arguments, namespace=namespace)
 
 
 def read_call(item: WireCallItem, kind: str, where: str) -> ToolCall:
     """The call that an item says. Raises MalformedRequest if it lacks what its type needs."""
 
-    def need(value: Any, key: str) -> Any:
-        if value is None:
-            raise MalformedRequest(f"{where}: a {kind} needs the key {key!r}")
+    def need(key: str, form: type[_T]) -> _T:
+        value = getattr(item, key)
+        if not isinstance(value, form):
+            raise MalformedRequest(f"{where}.{key}: a {kind} needs it, as {_JSON_NAMES[form]}")
         return value
 
-    call_id = str(need(item.call_id or (item.id if kind == "local_shell_call" else None), "call_id"))
+    call_id = item.id if kind == "local_shell_call" and item.id and not item.call_id else need("call_id", str)
     match kind:
         case "function_call":
-            name = flat_name(need(item.name, "name"), item.namespace)
-            return ToolCall(call_id, name, need(item.arguments, "arguments"))
+            return ToolCall(call_id, flat_name(need("name", str), item.namespace), need("arguments", str))
         case "custom_tool_call":
-            name, text = flat_name(need(item.name, "name"), item.namespace), need(item.input, "input")
+            name, text = flat_name(need("name", str), item.namespace), need("input", str)
             if call_id.endswith(AS_JSON):
                 return ToolCall(call_id.removesuffix(AS_JSON), name, text)
             return ToolCall(call_id, name, _written({"input": text}))
         case _:
             tool, key, arguments = _OWN_ITEMS[kind]
-            return ToolCall(call_id, tool, _written(arguments(need(getattr(item, key), key))))
+            return ToolCall(call_id, tool, _written(arguments(need(key, dict))))
 
 
 def is_call(kind: str) -> bool:
@@ -223,6 +241,7 @@ _OWN_ITEMS: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], dict[str, An
     "local_shell_call": ("local_shell", "action", _local_shell_arguments),
     "shell_call": ("shell", "action", _without_nulls),
     "apply_patch_call": ("apply_patch", "operation", _without_nulls),
+    "tool_search_call": ("tool_search", "arguments", dict),
 }
 """By item type: the tool, the key that holds the arguments, and the arguments of its value."""
 

@@ -2,6 +2,7 @@
 
     reasoning, message, calls    that follow one another ──► one assistant message: the turn that was sampled and cut into items
     outputs of calls             ──► tool messages
+    additional_tools, and what a search for tools found     ──► offered as if they were among the request's tools
     message of another role      ──► that message; a developer is a system
     anything else                ──► left out, and said to be
 
@@ -70,7 +71,14 @@ class WireOutputItem(Struct):
     call_id: str | None = None
     id: str | None = None
     output: Raw = Raw(b"null")
+    tools: Raw = Raw(b"null")
     status: str | None = None
+
+
+class WireToolsItem(Struct):
+    """Tools that are offered later than the others."""
+
+    tools: Raw = Raw(b"null")
 
 
 class WireReference(Struct):
@@ -102,10 +110,12 @@ class Conversation:
 
     messages: tuple[Message, ...]
     """In order."""
-    has_reasoning: bool
+    has_reasoning: bool = False
     """One of the items is reasoning."""
-    not_honoured: tuple[str, ...]
+    not_honoured: tuple[str, ...] = ()
     """What is left out, or stands in for something else."""
+    more_tools: tuple[bytes, ...] = ()
+    """Lists of tools, as they were sent."""
 
 
 def read_items(items: Sequence[Raw], past: Past) -> Conversation:
@@ -113,7 +123,8 @@ def read_items(items: Sequence[Raw], past: Past) -> Conversation:
     reader = _Reader(past)
     for place, raw in enumerate(items):
         reader.read(raw, f"input[{place}]")
-    return Conversation(tuple(reader.finished()), reader.has_reasoning, tuple(dict.fromkeys(reader.not_honoured)))
+    not_honoured = tuple(dict.fromkeys(reader.not_honoured))
+    return Conversation(tuple(reader.finished()), reader.has_reasoning, not_honoured, tuple(reader.more_tools))
 
 
 class _Reader:
@@ -122,6 +133,7 @@ class _Reader:
     def __init__(self, past: Past) -> None:
         self.has_reasoning = False
         self.not_honoured: list[str] = []
+        self.more_tools: list[bytes] = []
         self._past = past
         self._messages: list[Message | _Turn] = []
         self._turn: _Turn | None = None  # the latest
@@ -145,7 +157,9 @@ class _Reader:
             if item.id:
                 self._call_ids[item.id] = call.call_id
             self._add_call(call, item_id(item.id))
-        elif kind.endswith("_call_output") and is_call(kind.removesuffix("_output")):
+        elif kind == "additional_tools":
+            self.more_tools.append(bytes(read_at(raw, WireToolsItem, where).tools))
+        elif kind == "tool_search_output" or (kind.endswith("_call_output") and is_call(kind.removesuffix("_output"))):
             self._read_output(read_at(raw, WireOutputItem, where), kind, where)
         elif kind == "item_reference":
             self._read_reference(read_at(raw, WireReference, where), where)
@@ -169,7 +183,8 @@ class _Reader:
         if text is None:
             text = "\n\n".join(part.text or "" for part in item.summary or ())
             self.not_honoured.append("a reasoning item without its text: the model reads its summary")
-        self._add_reasoning(text, known)
+        if text:  # else nothing is left of it
+            self._add_reasoning(text, known)
 
     def _read_output(self, item: WireOutputItem, kind: str, where: str) -> None:
         call_id = item.call_id
@@ -180,6 +195,9 @@ class _Reader:
         call_id = call_id.removesuffix(AS_JSON)
         if kind == "shell_call_output":
             text = msgspec.json.encode(read_at(item.output, list[dict[str, Any]], f"{where}.output")).decode()
+        elif kind == "tool_search_output":
+            text = msgspec.json.encode(read_at(item.tools, list[dict[str, Any]], f"{where}.tools")).decode()
+            self.more_tools.append(bytes(item.tools))
         else:
             text = self._text(read_at(item.output, str | list[Raw] | None, f"{where}.output"), f"{where}.output")
         if kind == "apply_patch_call_output":  # whether it was applied is no part of the text

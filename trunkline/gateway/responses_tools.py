@@ -77,6 +77,7 @@ class WireTool(Struct):
     description: str | None = None
     parameters: dict[str, Any] | None = None
     format: WireFormat | None = None
+    execution: str | None = None
     tools: list[WireTool] | None = None
 
 
@@ -87,7 +88,7 @@ class OfferedTools:
     offer: ToolOffer
     """What the model may call."""
     forms: Mapping[str, CallForm]
-    """By the name that the model knows: how its calls are answered, where not as plain functions."""
+    """By the name that the model knows: how its calls are answered."""
     echoed: tuple[Raw, ...]
     """Those that are offered, as they were sent."""
     not_honoured: tuple[str, ...]
@@ -95,22 +96,27 @@ class OfferedTools:
 
 
 @functools.lru_cache(maxsize=256)
-def offered_tools(raw: bytes) -> OfferedTools:
-    """Agents send the same tools with every call, so their bytes are decoded once. Raises MalformedRequest."""
-    specs: list[ToolSpec] = []
+def offered_tools(lists: tuple[bytes, ...]) -> OfferedTools:
+    """What lists of tools come to together; of tools of one name in several lists the latest counts. Raises MalformedRequest.
+
+    Agents send the same tools with every call, so their bytes are decoded once.
+    """
+    specs: dict[str, ToolSpec] = {}
     forms: dict[str, CallForm] = {}
     echoed, not_honoured = [], []
-    for place, one in enumerate(read_at(raw, list[Raw] | None, "tools") or ()):
-        where = f"tools[{place}]"
-        tool = read_at(one, WireTool, where)
-        found = list(_found(tool, where))
-        if found:
-            echoed.append(one)
-        else:
-            not_honoured.append(f"a tool of type {tool.type!r}: it is not offered"[:200])
-        specs += [spec for spec, _ in found]
-        forms |= {spec.name: form for spec, form in found if form != CallForm()}
-    return OfferedTools(tool_offer(specs), forms, tuple(echoed), tuple(not_honoured))
+    for raw in lists:
+        here: list[ToolSpec] = []
+        for place, one in enumerate(read_at(raw, list[Raw] | None, "tools") or ()):
+            tool = read_at(one, WireTool, f"tools[{place}]")
+            found = list(_found(tool, f"tools[{place}]"))
+            if found:
+                echoed.append(one)
+            else:
+                not_honoured.append(f"a tool of type {tool.type!r}: it is not offered"[:200])
+            here += [spec for spec, _ in found]
+            forms |= {spec.name: form for spec, form in found}
+        specs |= {spec.name: spec for spec in tool_offer(here).specs}
+    return OfferedTools(tool_offer(list(specs.values())), forms, tuple(echoed), tuple(dict.fromkeys(not_honoured)))
 
 
 def _found(tool: WireTool, where: str, namespace: str | None = None) -> Iterator[tuple[ToolSpec, CallForm]]:
@@ -135,6 +141,8 @@ def _found(tool: WireTool, where: str, namespace: str | None = None) -> Iterator
         yield _OWN_SPECS[tool.type], CallForm("shell")
     elif tool.type == "apply_patch":
         yield _OWN_SPECS[tool.type], CallForm("apply_patch")
+    elif tool.type == "tool_search" and tool.execution == "client":
+        yield ToolSpec("tool_search", tool.description or "Finds further tools.", tool.parameters or {}), CallForm("tool_search")
 
 
 def _with_grammar(tool: WireTool) -> str:

@@ -96,7 +96,7 @@ class WireBody(Struct, forbid_unknown_fields=True):
     reasoning: WireReasoning | None = None
     background: bool | None = None
     conversation: Any = None
-    metadata: dict[str, Any] | None = None
+    metadata: dict[str, str] | None = None
     user: str | None = None
     prompt_cache_key: str | None = None
     safety_identifier: str | None = None
@@ -153,8 +153,8 @@ def decode_responses(body: bytes, past: Past) -> ResponsesRequest:
         wire = _decode_with_extras(body, not_honoured)
     _refuse_what_lives_elsewhere(wire)
     not_honoured += _not_honoured(wire)
-    tools = offered_tools(bytes(wire.tools))
     told = _told(wire, past)
+    tools = offered_tools((bytes(wire.tools), *told.more_tools))
     include = wire.include or ()
     keeps_encrypted = "reasoning.encrypted_content" in include
     ask = Ask(
@@ -213,7 +213,7 @@ def _not_honoured(wire: WireBody) -> Iterator[str]:
 
 def _earlier(wire: WireBody, past: Past) -> Iterator[Message]:
     """Instructions, and the conversation behind `previous_response_id` without those of its own."""
-    if wire.instructions is not None:
+    if wire.instructions:
         yield Message("system", wire.instructions)
     if wire.previous_response_id is not None:
         completion_id, has_instructions = responses_answer.completion_of(wire.previous_response_id)
@@ -225,7 +225,7 @@ def _earlier(wire: WireBody, past: Past) -> Iterator[Message]:
 
 def _told(wire: WireBody, past: Past) -> Conversation:
     if isinstance(wire.input, str):
-        return Conversation((Message("user", wire.input),), has_reasoning=False, not_honoured=())
+        return Conversation((Message("user", wire.input),))
     return read_items(wire.input or (), past)
 
 

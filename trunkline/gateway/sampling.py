@@ -86,9 +86,27 @@ class ClientSampling:
         return SamplingParams(limit, temperature if temperature >= _GREEDY_BELOW else 0.0, top_p)
 
 
-def prompt_digest(prompt_ids: Sequence[int]) -> bytes:
-    """16 bytes that name an exact context."""
-    return hashlib.blake2b(array("Q", prompt_ids).tobytes(), digest_size=16).digest()
+class ContextHash(Protocol):
+    """Of hashlib: the hash of an exact context, whose digest names it in 16 bytes."""
+
+    def copy(self) -> ContextHash:
+        """One that goes on by itself."""
+        ...
+
+    def update(self, data: bytes, /) -> None:
+        """Goes on."""
+        ...
+
+    def digest(self) -> bytes:
+        """What names the context."""
+        ...
+
+
+def hash_ids(token_ids: Sequence[int], before: ContextHash | None = None) -> ContextHash:
+    """The hash of a context: of one that begins with another, whose hash is `before`, only what follows is read."""
+    hashed: ContextHash = hashlib.blake2b(digest_size=16) if before is None else before.copy()
+    hashed.update(array("Q", token_ids).tobytes())
+    return hashed
 
 
 def call_seed(episode_seed: int, digest: bytes, repeat: int) -> int:

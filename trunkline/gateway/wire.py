@@ -23,6 +23,8 @@ from trunkline.gateway.sampling import AskedSampling
 from trunkline.types import Completion, Message, MessageNode, ToolSpec
 
 RETRY_AFTER_S = 1
+TOO_LARGE = "request_too_large"
+"""The code of a MalformedRequest that is answered 413."""
 
 Past = Callable[[str], tuple[Message, ...] | None]
 """The whole conversation behind an earlier answer of this session, by completion id: its prompt's messages and its reply."""
@@ -177,4 +179,6 @@ _FAILURES: tuple[tuple[type[TrunklineError], int, str, str], ...] = (
 def failed(error: TrunklineError) -> Failed:
     """What a failure is on the wire."""
     status, kind, code = next((status, kind, code) for failure, status, kind, code in _FAILURES if isinstance(error, failure))
-    return Failed(status, kind, error.code if isinstance(error, MalformedRequest) else code, str(error))
+    if isinstance(error, MalformedRequest):
+        status, code = 413 if error.code == TOO_LARGE else status, error.code
+    return Failed(status, kind, code, str(error))

@@ -11,11 +11,14 @@ DEFAULT_PASS_TOKENS = 16_384
 
 
 def split_samples(forest: Forest, *, max_tokens: int) -> list[NDArray[np.intp]]:
-    """Sample indices of each part; a part's own forest has at most `max_tokens` tokens, or a single sample.
+    """Sample indices of each part; a part's own forest has at most `max_tokens` tokens, or half of them beyond the longest sample.
 
-    Samples are taken in pre-order, so that neighbours in the forest stay together and little is computed twice.
+    Samples are taken in pre-order, so that neighbours in the forest stay together and little is computed twice. The longest
+    sample's activations have to fit into memory anyway; room beyond it is what lets the calls on a long trunk share its computation.
     """
     last_S = forest.paths_F[forest.path_offsets_S1[1:] - 1]
+    longest = int(np.diff(forest.path_offsets_S1).max())
+    max_tokens = max(max_tokens, longest + max_tokens // 2)
     if forest.num_tokens <= max_tokens:
         return [np.arange(len(last_S))]
     order = np.argsort(last_S, kind="stable")
