@@ -34,18 +34,54 @@ kinds = st.sampled_from(
      "message", "function_call", "function_call_output", "item_reference", "web_search", "bash_20250124", "refusal", "document"]
 )  # fmt: skip
 roles = st.sampled_from(["user", "assistant", "system", "developer", "tool", "function", "model"])
-words = (
-    "type role content text id call_id tool_call_id tool_use_id name arguments input output function tool_calls thinking signature summary "
-    "cache_control is_error parameters input_schema description"
-).split()
+words = [
+    "type",
+    "role",
+    "content",
+    "text",
+    "id",
+    "call_id",
+    "tool_call_id",
+    "tool_use_id",
+    "name",
+    "arguments",
+    "input",
+    "output",
+    "function",
+    "tool_calls",
+    "thinking",
+    "signature",
+    "summary",
+    "cache_control",
+    "is_error",
+    "parameters",
+    "input_schema",
+    "description",
+]
 objects = st.fixed_dictionaries(
     {}, optional=dict.fromkeys(words, junk) | {"type": kinds | junk, "role": roles | junk, "content": texts | junk}
 )
 turns = st.lists(objects | st.fixed_dictionaries({"role": roles, "content": texts | st.lists(objects, max_size=3)}), max_size=4)
-others = (
-    "system instructions tool_choice stop stop_sequences n max_tokens max_output_tokens stream temperature thinking text include "
-    "previous_response_id logprobs metadata no_such_key model"
-).split()
+others = [
+    "system",
+    "instructions",
+    "tool_choice",
+    "stop",
+    "stop_sequences",
+    "n",
+    "max_tokens",
+    "max_output_tokens",
+    "stream",
+    "temperature",
+    "thinking",
+    "text",
+    "include",
+    "previous_response_id",
+    "logprobs",
+    "metadata",
+    "no_such_key",
+    "model",
+]
 keys = dict.fromkeys(others, junk)
 keys |= {"messages": turns | junk, "input": turns | texts | junk, "tools": st.lists(objects, max_size=2) | junk}
 good = st.just({"model": "x", "max_tokens": 9, "messages": [{"role": "user", "content": "a?"}], "input": "a?"})
