@@ -164,8 +164,9 @@ def _failure(request: Request, failure: Failed) -> Response:
 
 def _api_of(request: Request) -> WireAPI:
     """By its route; a client of Anthropic's that went astray says so by a header of its own."""
-    is_anthropic = "/messages" in request.url.path or "anthropic-version" in request.headers
-    return _MESSAGES if is_anthropic else _CHAT
+    if "/messages" in request.url.path or "anthropic-version" in request.headers:
+        return _MESSAGES
+    return _RESPONSES if "/responses" in request.url.path else _CHAT
 
 
 async def _gone(request: Request, error: Exception) -> Response:

@@ -6,7 +6,7 @@ What a training session does with what a client asks:
     temperature, top_p, seed                                 recorded and not used: a training session samples the policy itself
     tool_choice 'required' or a name, response_format, penalties, tools of other types, unknown keys, ...
                                                              recorded as not honoured, and listed in the answer's header
-                                                             x-trunkline-not-honoured; `trunkline serve` refuses them
+                                                             x-trunkline-not-honoured; `trunkline serve` refuses them here
     keys that change no token, such as user or store         accepted
 """
 
@@ -203,7 +203,7 @@ def decode_chat(body: bytes) -> ChatRequest:
     not_honoured: list[str] = []
     try:
         wire = _decoder.decode(body)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         wire = _decode_with_extras(body, not_honoured)
     if wire.n is not None and not 1 <= wire.n <= MAX_SAMPLES:
         raise MalformedRequest(f"n must be 1..{MAX_SAMPLES}, got {wire.n}")
@@ -229,7 +229,7 @@ def _decode_with_extras(body: bytes, not_honoured: list[str]) -> WireBody:
     """The slow path: drops keys that change nothing, notes the others by name."""
     try:
         keys = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise MalformedRequest(f"the body is not JSON: {error}") from error
     if not isinstance(keys, dict):
         raise MalformedRequest(f"the body must be a JSON object, got {type(keys).__name__}")
@@ -241,7 +241,7 @@ def _decode_with_extras(body: bytes, not_honoured: list[str]) -> WireBody:
             not_honoured.append(key if key in _NEUTRAL else f"unknown key {key!r}"[:200])
     try:
         return _decoder.decode(_encoder.encode(kept))
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise MalformedRequest(f"not a chat completions request: {error}") from error
 
 
@@ -295,7 +295,7 @@ def offered_tools(raw: bytes) -> OfferedTools:
     """Agents send the same tools with every call, so their bytes are decoded once."""
     try:
         wires = msgspec.json.decode(raw, type=list[WireTool] | None)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise MalformedRequest(f"tools: {error}") from error
     specs, custom, not_honoured = [], set(), []
     for one in wires or ():

@@ -76,7 +76,8 @@ class ServingGateway(Gateway):
         """
         if self._is_stopping:
             raise EngineUnavailable(_STOPPING)
-        if ask.not_honoured:
+        # Agents on the other wires always send hints, such as how hard to think; the answer's header says what was not done.
+        if ask.not_honoured and ask.wire == "chat":
             raise MalformedRequest(f"not supported, and it would change the result: {'; '.join(ask.not_honoured)}; leave it out")
         if ask.asked.seed is not None:
             session.seed = ask.asked.seed
