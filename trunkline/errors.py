@@ -12,6 +12,7 @@ TrunklineError
 ├── GatewayError     the wire between agent and model
 │   ├── UnknownSession     401
 │   ├── MalformedRequest   400
+│   │   └── ContextExceeded    400, with the code by which agents know that they must shorten their history
 │   └── BudgetExceeded     429
 ├── EngineError      the model's server
 │   └── EngineUnavailable  503, worth a retry
@@ -93,8 +94,15 @@ class MalformedRequest(GatewayError):
         self.code = code
 
 
+class ContextExceeded(MalformedRequest):
+    """The prompt is longer than the session's context (HTTP 400)."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="context_length_exceeded")
+
+
 class BudgetExceeded(GatewayError):
-    """The session spent its calls, tokens or context (HTTP 429)."""
+    """The session spent its calls or tokens (HTTP 429)."""
 
 
 class EngineError(TrunklineError):

@@ -401,6 +401,10 @@ class Reward:
     at: int | None = None
     """Index of the completion in the episode that earned it; None: the whole episode, at its end."""
 
+    def __post_init__(self) -> None:
+        if self.at is not None and self.at < 0:
+            raise ValueError(f"Reward: completions count from 0, got at={self.at}; None means the whole episode")
+
 
 @dataclass(frozen=True)
 class Failure:

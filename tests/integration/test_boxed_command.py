@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from trunkline.agents.boxed_command import CommandAgent
+from trunkline.agents.launch import PlainCommand
 from trunkline.agents.program import MAX_ANSWER_BYTES
 from trunkline.asgi import serve_uds
 from trunkline.errors import AgentError, ConfigError, LimitExceeded
@@ -47,9 +48,8 @@ async def agents(folder: Path, config: SandboxConfig = SandboxConfig()) -> Async
             empty = await sandboxes.prepare(None)
 
             def make(code: str, *arguments: str) -> CommandAgent:
-                return CommandAgent(
-                    (sys.executable, "-c", textwrap.dedent(code), *arguments), sandboxes, empty, gateway=folder / "model.sock"
-                )
+                command = PlainCommand((sys.executable, "-c", textwrap.dedent(code), *arguments))
+                return CommandAgent(command, sandboxes, empty, gateway=folder / "model.sock")
 
             yield make
             assert not sandboxes.alive, "each attempt's sandbox is gone with it"
@@ -151,7 +151,7 @@ def test_an_endless_answer_is_cut_and_says_so(tmp_path):
 def test_a_program_that_is_not_visible_inside_is_the_users_mistake(tmp_path):
     async def work(make):
         agent = make("")
-        agent._command = ("/srv/no/such/program",)
+        agent._launcher = PlainCommand(("/srv/no/such/program",))
         with pytest.raises(ConfigError, match="sandbox.toolchain"):
             await agent.run(assignment())
 

@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 
 from trunkline.agents.boxed_command import CommandAgent
+from trunkline.agents.launch import PlainCommand
+from trunkline.agents.loop_settings import LoopSettings
 from trunkline.agents.tool_loop import ToolLoop
 from trunkline.agents.unsafe_command import UnsafeCommandAgent
 from trunkline.asgi import serve_port, serve_uds
@@ -86,6 +88,7 @@ class Bench:
     base_url: str
     door: Path
     policy: Path
+    max_calls: int = MAX_CALLS
     num_rounds: int = 0
 
     async def attempt(self, agent: Agent, spec: EpisodeSpec) -> Episode:
@@ -95,7 +98,7 @@ class Bench:
             agent,
             self.journal,
             hold=SamplingHold(max_tokens=32),
-            budget=SessionBudget(max_calls=MAX_CALLS),
+            budget=SessionBudget(max_calls=self.max_calls),
             deadline_s=120.0,
             base_url=self.base_url,
         )
@@ -117,7 +120,7 @@ class Bench:
 
 
 @asynccontextmanager
-async def running(policy: Path, folder: Path) -> AsyncIterator[Bench]:
+async def running(policy: Path, folder: Path, *, max_calls: int = MAX_CALLS) -> AsyncIterator[Bench]:
     journal = Journal.open(folder / "journal.sqlite")
     try:
         with socket_directory() as sockets:
@@ -129,7 +132,8 @@ async def running(policy: Path, folder: Path) -> AsyncIterator[Bench]:
                 app = build_app(gateway)
                 serving, door = await serve_port(app), await serve_uds(app, sockets / "agents.sock", mode=0o666)
                 try:
-                    yield Bench(engine.client, gateway, journal, f"http://127.0.0.1:{serving.port}", sockets / "agents.sock", policy)
+                    url, door_path = f"http://127.0.0.1:{serving.port}", sockets / "agents.sock"
+                    yield Bench(engine.client, gateway, journal, url, door_path, policy, max_calls)
                 finally:
                     await serving.stop()
                     await door.stop()
@@ -161,8 +165,8 @@ async def groups_with_gradient(bench: Bench, loop: Agent) -> list[list[EpisodeSp
 
 async def check_same_samples(bench: Bench, agents: Mapping[str, Agent]) -> list[Group]:
     """Plays the same groups by our loop and by each agent; the groups as the last one played them."""
-    planned = await groups_with_gradient(bench, ToolLoop(None, max_turns=MAX_CALLS))
-    ours = await bench.play(ToolLoop(None, max_turns=MAX_CALLS), planned)
+    planned = await groups_with_gradient(bench, ToolLoop(None, LoopSettings(MAX_CALLS)))
+    ours = await bench.play(ToolLoop(None, LoopSettings(MAX_CALLS)), planned)
     expected = samples_from_groups(ours, baseline="leave_one_out")
     assert {group.task.kind for group in ours} == {"one_hop.area", "two_hop.pair"}
     assert all(sum(num_calls_by_turn(group)) >= GROUP_SIZE for group in ours)
@@ -189,8 +193,8 @@ def test_the_sdk_and_our_loop_in_sandboxes_without_network_give_the_samples_of_o
         package = ROOT / "trunkline"
         async with running(policy, tmp_path) as bench, IsolatedSandboxes.open(SandboxConfig(), toolchain=[SCRIPT, package]) as sandboxes:
             empty = await sandboxes.prepare(None)
-            commands = {"loop": loop_command(MAX_CALLS), "SDK": (sys.executable, str(SCRIPT), "--stream")}
-            agents = {name: CommandAgent(command, sandboxes, empty, gateway=bench.door) for name, command in commands.items()}
+            commands = {"loop": loop_command(LoopSettings(MAX_CALLS)), "SDK": (sys.executable, str(SCRIPT), "--stream")}
+            agents = {name: CommandAgent(PlainCommand(command), sandboxes, empty, gateway=bench.door) for name, command in commands.items()}
             groups = await check_same_samples(bench, agents)
         (episode, *_) = [episode for group in groups for episode in group.episodes if num_calls_by_turn(group)]
         acts = [act.op for act in episode.acts]

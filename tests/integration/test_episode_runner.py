@@ -10,8 +10,10 @@ from dataclasses import dataclass, replace
 import aiohttp
 import pytest
 
+from trunkline.agents.loop_settings import LoopSettings
 from trunkline.agents.tool_loop import ToolLoop
 from trunkline.asgi import serve_port
+from trunkline.episodes.config import RewardsConfig
 from trunkline.episodes.demonstrations import demonstrations_from_episodes, render_demonstrations
 from trunkline.episodes.runner import AttemptRunner, episode_id
 from trunkline.errors import AgentError, BudgetExceeded, DeadlineExceeded, EngineError, JournalError, UnknownSession, VerifierError
@@ -25,6 +27,7 @@ from trunkline.models.tokenizer import build_tiny_tokenizer
 from trunkline.protocols import Agent, Assignment, Attempt, EpisodeSpec, Taskset
 from trunkline.tasks.lookup.taskset import LookupConfig, LookupTaskset
 from trunkline.tasks.lookup.vocabulary import CHARACTERS, PIECES
+from trunkline.tasks.lookup.world import LATENCY_S
 from trunkline.types import (
     Completion,
     Episode,
@@ -197,11 +200,28 @@ def test_recorded_episode_is_token_for_token_the_demonstration_it_recites(bench:
     assert demonstrations_from_episodes(episodes) == shown
 
 
+def test_components_are_added_to_the_verdict_at_the_calls_that_earned_them(bench: Bench) -> None:
+    class Careless(InProcessLoop):
+        async def run(self, assignment: Assignment) -> str:
+            await assignment.tools.call("population", "{}")
+            return await super().run(assignment)
+
+    index = next(index for index in range(20) if bench.spec(index).task.kind == "two_hop.pair")
+    bench.teach(bench.spec(index).task)
+    rewards = RewardsConfig(process=0.5, speed=2.0, base_s=2.0, seconds_per_token=0.02)
+    episode = asyncio.run(bench.runner(Careless(bench.gateway)).rewarding(rewards).run(bench.spec(index)))
+    outcome, speed = episode.rewards
+    seconds = 2 * LATENCY_S + 0.02 * sum(call.num_sampled for call in episode.completions)
+    assert (outcome.name, outcome.value, speed.name) == ("outcome", 1.0, "speed")
+    assert speed.value == pytest.approx(2.0 / (1 + (seconds / 2.0) ** 2))
+    assert bench.ledger.episodes[-1].rewards == episode.rewards, "what the model did not call is no fault of the model"
+
+
 def test_tool_loop_over_http_earns_the_reward(bench: Bench) -> None:
     async def attempt() -> Episode:
         serving = await serve_port(build_app(bench.gateway))
         try:
-            runner = bench.runner(ToolLoop(None, 8), base_url=f"http://127.0.0.1:{serving.port}/")
+            runner = bench.runner(ToolLoop(None, LoopSettings(8)), base_url=f"http://127.0.0.1:{serving.port}/")
             return await runner.run(bench.spec())
         finally:
             await serving.stop()
@@ -285,12 +305,15 @@ def test_spent_budget_is_judged_like_a_deadline(bench: Bench) -> None:
     assert episode.failure is not None and episode.failure.kind == "BudgetExceeded"
 
 
-def test_agent_that_fails_because_its_budget_is_spent_is_judged_too(bench: Bench) -> None:
+@pytest.mark.parametrize("keeps_calm", [False, True], ids=["fails", "ends by itself"])
+def test_agent_that_is_refused_because_its_budget_is_spent_is_judged_and_the_cause_recorded(bench: Bench, keeps_calm: bool) -> None:
     async def asks_on(assignment: Assignment) -> str:
         body = {"model": assignment.model, "messages": [{"role": "user", "content": "area"}]}
         async with aiohttp.ClientSession(headers={"authorization": f"Bearer {assignment.api_key}"}) as http:
             while True:
                 async with http.post(f"{assignment.base_url}/chat/completions", json=body) as response:
+                    if response.status == 429 and keeps_calm:
+                        return "no answer"
                     response.raise_for_status()
 
     async def attempt() -> Episode:
@@ -302,7 +325,7 @@ def test_agent_that_fails_because_its_budget_is_spent_is_judged_too(bench: Bench
 
     episode = asyncio.run(attempt())
     assert (episode.status, episode.reward) == ("deadline", 0.0)
-    assert episode.failure is not None and episode.failure.kind == "BudgetExceeded" and "429" in episode.failure.message
+    assert episode.failure is not None and episode.failure.kind == "BudgetExceeded" and ("429" in episode.failure.message or keeps_calm)
     assert len(episode.completions) == 8
 
 

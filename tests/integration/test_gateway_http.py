@@ -10,6 +10,7 @@ import httpx
 import openai
 import pytest
 
+from trunkline.agents.loop_settings import LoopSettings
 from trunkline.agents.tool_loop import ToolLoop, shared_http
 from trunkline.asgi import serve_port, serve_uds
 from trunkline.errors import AgentError, ConfigError, EngineUnavailable, JournalError
@@ -296,7 +297,7 @@ def test_the_tool_loop_runs_calls_and_returns_the_answer():
         async with Served(CALL_PERU, Message("assistant", "1285216")) as served, shared_http() as http:
             tools = PeruTools()
             served.engine.failures = [EngineUnavailable("starting")]  # waited out
-            assert await ToolLoop(http, max_turns=4).run(served.assignment(tools)) == "1285216"
+            assert await ToolLoop(http, LoopSettings(4)).run(served.assignment(tools)) == "1285216"
             assert tools.calls == [("get", {"entity": "Peru"})]
 
     run(scenario)
@@ -306,8 +307,8 @@ def test_the_tool_loop_ends_without_an_answer_when_turns_or_budget_are_spent():
     async def scenario():
         async with Served(CALL_PERU, budget=SessionBudget(max_calls=3)) as served:
             tools = PeruTools()
-            assert await ToolLoop(None, max_turns=2).run(served.assignment(tools)) == ""
-            assert await ToolLoop(None, max_turns=9).run(served.assignment(tools)) == ""
+            assert await ToolLoop(None, LoopSettings(2)).run(served.assignment(tools)) == ""
+            assert await ToolLoop(None, LoopSettings(9)).run(served.assignment(tools)) == ""
             assert len(tools.calls) == 3
 
     run(scenario)
@@ -317,10 +318,10 @@ def test_the_tool_loop_names_any_other_refusal():
     async def scenario():
         async with Served(Message("assistant", "ok")) as served:
             with pytest.raises(AgentError, match="401"):
-                await ToolLoop(None, max_turns=2).run(served.assignment(PeruTools(), key="wrong"))
+                await ToolLoop(None, LoopSettings(2)).run(served.assignment(PeruTools(), key="wrong"))
             gone = dataclasses.replace(served.assignment(PeruTools()), base_url=f"{served.root}/s/{served.opened.secret}/v1")
         with pytest.raises(AgentError, match="no answer") as caught:
-            await ToolLoop(None, max_turns=2).run(gone)
+            await ToolLoop(None, LoopSettings(2)).run(gone)
         assert served.opened.secret not in str(caught.value)
 
     run(scenario)

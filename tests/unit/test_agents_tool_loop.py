@@ -1,6 +1,7 @@
 """How the white-box loop waits for an unavailable model. Its conversations are tested over the real gateway."""
 
 import asyncio
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from trunkline.agents import tool_loop
+from trunkline.agents.loop_settings import LoopSettings
 from trunkline.agents.tool_loop import MAX_RETRIES, ToolLoop
 from trunkline.asgi import serve_port
 from trunkline.errors import AgentError, EngineUnavailable
@@ -44,7 +46,7 @@ def run_against(answers, monkeypatch):
         try:
             with monkeypatch.context() as patch:
                 patch.setattr(tool_loop, "asyncio", SimpleNamespace(sleep=sleep))  # the loop's own waits only
-                return await ToolLoop(None, max_turns=2).run(assignment)
+                return await ToolLoop(None, LoopSettings(2)).run(assignment)
         finally:
             await serving.stop()
 
@@ -69,3 +71,31 @@ def test_a_model_that_stays_away_is_not_the_agents_failure(monkeypatch):
 def test_an_answer_that_is_no_completion_is_named(monkeypatch):
     with pytest.raises(AgentError, match="not a chat completion"):
         run_against([JSONResponse({"choices": []})], monkeypatch)
+
+
+def test_sub_agents_of_one_turn_work_at_once_and_answer_in_order():
+    calls = [{"id": f"d{task}", "function": {"name": "delegate", "arguments": json.dumps({"task": task})}} for task in ("a", "b")]
+    told = []
+
+    async def go():
+        both = asyncio.Barrier(2)
+
+        async def reply(request):
+            messages = (await request.json())["messages"]
+            if messages[-1]["content"] == "?":
+                return JSONResponse({"choices": [{"message": {"role": "assistant", "tool_calls": calls}}]})
+            if messages[-1]["role"] == "user":
+                await asyncio.wait_for(both.wait(), 30.0)  # it breaks if they come one after another
+                return JSONResponse({"choices": [{"message": {"role": "assistant", "content": f"done {messages[-1]['content']}"}}]})
+            told.extend((message["tool_call_id"], message["content"]) for message in messages if message["role"] == "tool")
+            return JSONResponse(ANSWER)
+
+        serving = await serve_port(Starlette(routes=[Route("/v1/chat/completions", reply, methods=["POST"])]))
+        assignment = Assignment((Message("user", "?"),), NoTools(), f"http://127.0.0.1:{serving.port}/v1", "key", "tiny")
+        try:
+            return await ToolLoop(None, LoopSettings(4, depth=1, max_sub_agents=2)).run(assignment)
+        finally:
+            await serving.stop()
+
+    assert asyncio.run(go()) == "yes"
+    assert told == [("da", "done a"), ("db", "done b")]

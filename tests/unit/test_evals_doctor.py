@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from trunkline.episodes.rebuild import Rebuilt
 from trunkline.evals import doctor_rollouts as rollouts
 from trunkline.evals import doctor_training as training
 from trunkline.evals.doctor import diagnose_record
@@ -170,3 +171,18 @@ def test_an_empty_record_measures_nothing_and_the_document_has_every_check() -> 
     assert {found.verdict for found in diagnosis.findings} <= {"ok", "not measured"}
     document = (ROOT / "docs" / "04-doctor.md").read_text()
     assert [found.check for found in diagnosis.findings if f"| {found.check} |" not in document] == []
+
+
+def test_one_context_that_is_made_otherwise_is_a_fault_with_its_place() -> None:
+    exact, other = Rebuilt(9, 9, None), Rebuilt(7, 3, "call 3 (c-3): 50 tokens on record, 40 made again")
+    assert rollouts.rebuilt_contexts([exact, exact]).verdict == "ok"
+    found = rollouts.rebuilt_contexts([exact, other])
+    assert found.verdict == "fault" and found.measured.startswith("12 of 16 contexts") and "call 3 (c-3)" in found.measured
+    assert rollouts.rebuilt_contexts((), why_not="another agent").verdict == "not measured"
+
+
+def test_branches_are_no_trouble_where_the_recipe_asks_for_them() -> None:
+    def found(method: str) -> str:
+        return rollouts.rewritten_history(num_followers=10, num_branches=9, merged_token_ratio=None, method=method).verdict
+
+    assert (found("keep_all"), found("drop_all")) == ("fault", "ok")

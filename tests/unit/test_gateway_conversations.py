@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trunkline.errors import BudgetExceeded, EngineUnavailable, JournalError, MalformedRequest, UnknownSession
+from trunkline.errors import BudgetExceeded, ContextExceeded, EngineUnavailable, JournalError, MalformedRequest, UnknownSession
 from trunkline.gateway.conversation import render_conversation
 from trunkline.gateway.gateway import Gateway
 from trunkline.gateway.markup import CHATML, TINY, MarkupRenderer
@@ -376,7 +376,7 @@ def test_budgets_refuse_the_call_after():
             await tokens.ask([USER])
         assert all(one.num_sampled <= 2 for one in tokens.gateway.episode_record("e").completions)
         context = stack(budget=SessionBudget(max_context=8))
-        with pytest.raises(BudgetExceeded, match="context"):
+        with pytest.raises(ContextExceeded, match="prompt is too long"):
             await context.ask([Message("user", "a" * 9)])
         completion = (await context.ask([Message("user", "a")], tools=NO_TOOLS)).completion
         assert len(completion.prompt_ids) + completion.sampling.max_tokens == 8

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from trunkline.errors import ConfigError, JournalError
 from trunkline.pool.journal import Journal
 from trunkline.pool.journal_reader import JournalReader
+from trunkline.pool.journal_rows import from_json, to_json
 from trunkline.types import (
     Completion,
     Episode,
@@ -410,3 +411,10 @@ def test_a_full_database_fails_every_waiter_and_every_later_record(tmp_path: Pat
     asyncio.run(record())
     with JournalReader.open(tmp_path / "j") as record_:
         assert [episode.episode_id for episode in record_.episodes()] == ["g000000-a00"]
+
+
+def test_rewards_written_before_single_calls_could_earn_are_read_as_the_whole_episodes() -> None:
+    old = '[{"name":"outcome","value":1.0,"evidence":"it is yes"}]'
+    assert from_json(old, tuple[Reward, ...]) == (Reward("outcome", 1.0, "it is yes", at=None),)
+    late = (Reward("process.format", -0.5, "", at=3),)
+    assert from_json(to_json(late), tuple[Reward, ...]) == late

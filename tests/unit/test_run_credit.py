@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from trunkline.pool.journal import Journal
 from trunkline.pool.journal_reader import JournalReader
 from trunkline.run.credit import Credit, CreditBook
+from trunkline.run.show_episode import print_episode
 from trunkline.run.shuffle import shuffle_rewards
 from trunkline.trainer.samples import samples_from_groups
 from trunkline.types import (
@@ -106,9 +110,47 @@ def test_what_was_not_trained_has_its_reason(journal: Path, episode: Episode, re
 
 
 def test_a_dropped_call_of_a_trained_episode_keeps_its_own_reason() -> None:
-    found = Credit(2, 0.5, None)
+    found = Credit(2, (0.5,), None)
     assert found.drop_reason(an_episode("g", 0, 1.0).completions[0]) is None
     assert found.drop_reason(an_episode("g", 0, 1.0, drop_reason="greedy").completions[0]) == "greedy"
+
+
+def test_each_call_has_the_advantage_of_its_own_sample(tmp_path: Path) -> None:
+    group = a_group(7, 1.0, 0.0)
+    first = group.episodes[0]
+    second_call = replace(first.completions[0], completion_id="g000007-a00-c1")
+    fault = Reward("process.format", -0.25, "made up", 0)
+    stepwise = replace(first, completions=(*first.completions, second_call), rewards=(*first.rewards, fault))
+    group = replace(group, episodes=(stepwise, group.episodes[1]))
+
+    async def record() -> None:
+        log = Journal.open(tmp_path / "journal.sqlite")
+        await log.record_group(group.group_id, group.index, group.task)
+        for episode in group.episodes:
+            for call in episode.completions:
+                await log.record_completion(episode.episode_id, call, episode.messages)
+            await log.record_episode(episode)
+        await log.record_consumed([group.group_id], step=1, reason="trained")
+        await log.close()
+
+    asyncio.run(record())
+    found = credit(tmp_path / "journal.sqlite", stepwise)
+    assert found.advantages == (0.75, 1.0) and found.advantage == 0.75
+    assert list(found.advantages) == [sample.advantages[-1] for sample in samples_from_groups([group], baseline="leave_one_out")][:2]
+
+
+def test_show_prints_the_advantage_of_each_call_and_where_a_reward_was_earned() -> None:
+    episode = an_episode("g", 0, 1.0)
+    second_call = replace(episode.completions[0], completion_id="g-a00-c1")
+    rewards = (*episode.rewards, Reward("process.format", -0.25, "refused", 0))
+    out = Console(file=io.StringIO(), width=200)
+    print_episode(
+        replace(episode, completions=(*episode.completions, second_call), rewards=rewards), Credit(4, (0.5, 0.75), None), None, out
+    )
+    text = out.file.getvalue()  # type: ignore[attr-defined]
+    assert "trained in step 4, advantage +0.500 at its first call to +0.750 at its last" in text
+    assert "trained at advantage +0.500" in text and "trained at advantage +0.750" in text
+    assert "process.format at call 0 -0.25: refused" in text and "outcome 1: made up" in text
 
 
 def test_the_newest_steps_attempts_come_by_falling_advantage(journal: Path) -> None:

@@ -70,6 +70,8 @@ def test_unknown_key_is_refused_with_the_nearest_name(tmp_path: Path, text: str,
         ('[model]\nrenderer = "qwen3"', "model.path"),
         ("[agent]\nmax_tokens = 500", "max_context"),
         ("[cold_start]\ndecision_noise = 1.5", "decision_noise"),
+        ("[rewards]\nspeed = -1", "rewards.speed"),
+        ('[rewards]\nspeed = 1\n[stage]\nmethod = "supervision"', "trains on no rewards"),
         ('[stage]\nmethod = "rejection_sampling"\n[stage.optimizer]\nlr_end_fraction = 0.5', "total_steps"),
     ],
 )

@@ -61,12 +61,12 @@ def test_group_normalised_has_mean_0_and_std_1() -> None:
 
 def test_unknown_baseline_lists_the_choices() -> None:
     with pytest.raises(ConfigError, match="leave_one_out, group_normalised, got 'gae'"):
-        advantages([0.0, 1.0], baseline="gae")
+        advantages([0.0, 1.0], [(0.0,), (0.0,)], baseline="gae")
 
 
 def test_lone_attempt_has_no_advantage() -> None:
     with pytest.raises(ValueError, match="two valid ones, got 1"):
-        advantages([1.0], baseline="leave_one_out")
+        advantages([1.0], [(0.0,)], baseline="leave_one_out")
 
 
 def test_learning_rate_warms_up_then_decays_to_its_end() -> None:

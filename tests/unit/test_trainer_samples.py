@@ -156,3 +156,56 @@ def test_conductors_side_of_the_trainer_leaves_torch_out() -> None:
     modules = "trunkline.trainer.client, trunkline.trainer.samples, trunkline.trainer.config, trunkline.trainer.batch"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# --- rewards along the way --------------------------------------------------------------------------------------------
+
+
+def two_calls(attempt: int, reward: float, **steps: float) -> Episode:
+    """An attempt of two calls; `at_0` and `at_1` are what the calls earned by themselves."""
+    episode = make_episode(attempt, reward, make_completion((1,), (2, 3)), make_completion((1, 2, 3, 4), (5,)))
+    earned = tuple(Reward("process.format", value, "made up", int(name.removeprefix("at_"))) for name, value in steps.items())
+    return replace(episode, rewards=(*episode.rewards, *earned))
+
+
+def credit_of(*episodes: Episode, baseline: str = "leave_one_out") -> list[float]:
+    return [sample.advantages[-1] for sample in samples_from_groups([make_group(*episodes)], baseline=baseline)]
+
+
+def test_a_call_is_credited_with_what_came_from_it_on_less_the_mean_of_the_other_attempts() -> None:
+    # Returns 0.75 and 0; the first call of attempt 0 lost 0.25, which its second call has nothing to do with.
+    assert credit_of(two_calls(0, 1.0, at_0=-0.25), two_calls(1, 0.0)) == [0.75, 1.0, -0.75, -0.75]
+
+
+def test_what_the_last_call_earned_counts_for_all_before_it_too() -> None:
+    assert credit_of(two_calls(0, 1.0, at_1=-0.25), two_calls(1, 0.0)) == [0.75, 0.75, -0.75, -0.75]
+
+
+def test_equal_sums_with_different_steps_have_a_gradient() -> None:
+    early, late = two_calls(0, 0.0, at_0=-0.5), two_calls(1, 0.0, at_1=-0.5)
+    assert make_group(early, late).has_gradient
+    assert credit_of(early, late) == [0.0, 0.5, 0.0, 0.0]
+    assert not make_group(late, late).has_gradient
+
+
+def test_normalised_credit_of_steps_stays_small_where_all_attempts_earn_the_same() -> None:
+    credit = credit_of(two_calls(0, 1.0, at_0=-0.01), two_calls(1, 1.0, at_1=-0.01), baseline="group_normalised")
+    assert max(map(abs, credit)) <= 1.0 and credit[1] > 0.9
+
+
+def credit_of_whole_attempts(rewards: list[float], baseline: str) -> list[float]:
+    """The formulas for attempts that earn only at their end, as they stood before single steps could earn."""
+    rewards_G = np.asarray(rewards, dtype=np.float64)
+    if baseline == "leave_one_out":
+        return ((rewards_G - rewards_G.mean()) * (len(rewards_G) / (len(rewards_G) - 1))).tolist()
+    return ((rewards_G - rewards_G.mean()) / (rewards_G.std() + 1e-6)).tolist()
+
+
+@pytest.mark.parametrize("baseline", ["leave_one_out", "group_normalised"])
+def test_without_rewards_of_steps_samples_are_the_same_to_the_bit(baseline: str) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        rewards = rng.choice([0.0, 1.0, 1 / 3, -0.1, rng.random()], size=rng.integers(2, 17)).tolist()
+        found = credit_of(*(two_calls(attempt, reward) for attempt, reward in enumerate(rewards)), baseline=baseline)
+        expected = credit_of_whole_attempts(rewards, baseline) if len(set(rewards)) > 1 else []
+        assert np.array(found).tobytes() == np.repeat(expected, 2).astype(np.float64).tobytes()

@@ -11,6 +11,7 @@ from hypothesis import given
 
 from trunkline import types
 from trunkline.types import (
+    Completion,
     Demonstration,
     Episode,
     EpisodeStatus,
@@ -123,3 +124,22 @@ def test_rewards_of_an_episode_add_up() -> None:
 )
 def test_a_group_has_a_gradient_if_two_valid_rewards_differ(episodes: tuple[Episode, ...], has_gradient: bool) -> None:
     assert group(*episodes).has_gradient is has_gradient
+
+
+def test_a_group_has_a_gradient_if_a_step_earned_something_by_itself() -> None:
+    call = Completion("c", "s", (1,), Generation((2,), (-0.5,), "stop", ()), SamplingParams(8), 0, 1)
+    lost_at = [
+        dataclasses.replace(
+            episode(place, 1.0), completions=(call, call), rewards=(Reward("outcome", 1.0, ""), Reward("process", -0.5, "", place))
+        )
+        for place in (0, 1)
+    ]
+    assert group(*lost_at).valid_rewards == (0.5, 0.5)
+    assert group(*lost_at).earned_before == ((0, -0.5), (0, 0))
+    assert group(*lost_at).has_gradient
+    assert not group(lost_at[1], lost_at[1]).has_gradient, "no call comes after the last one"
+
+
+def test_a_reward_before_the_first_completion_is_refused() -> None:
+    with pytest.raises(ValueError, match="count from 0, got at=-1"):
+        Reward("process", -0.5, "", -1)

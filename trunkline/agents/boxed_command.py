@@ -11,14 +11,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from trunkline.agents.program import MAX_ANSWER_BYTES, act_of, answer_of, complaint, model_environment, task_file
-from trunkline.agents.tool_server import serve_tools
+from trunkline.agents.launch import Launch, Launcher, Places, read_answer
+from trunkline.agents.program import act_of, complaint, model_environment, prompt_text, task_file
+from trunkline.agents.tool_server import ToolDoor, serve_tools
 from trunkline.errors import AgentError, CommandNotStarted, ConfigError
 from trunkline.protocols import Assignment, Sandbox, Sandboxes, Workspace
+from trunkline.sandbox.host import WORKSPACE
 from trunkline.sandbox.proxy import AllowedHosts, serve_proxy
 from trunkline.types import Command, Door, SandboxAct
 
@@ -26,34 +28,36 @@ MODEL_PORT = 8700
 TOOLS_PORT = 8701
 PROXY_PORT = 8702
 _TASK_PATH = "/home/agent/.trunkline/task.json"
+_PROMPT_PATH = "/home/agent/.trunkline/prompt.txt"
 
 
 class CommandAgent:
-    """Runs a command once per attempt, in a sandbox of its own, told as program.py says.
+    """Runs a command once per attempt, in a sandbox of its own, told as program.py says and as its launcher adds.
 
     What the command names must be visible inside: the recipe's `sandbox.toolchain`, this Python, /usr. An attempt that is
     cancelled, or whose sandbox spends a limit, ends with everything that it started.
 
     Args:
-        command: absolute paths, or names on the sandbox's PATH.
+        launcher: the command, its files and where its answer lies; PlainCommand for one that needs no more than program.py.
         sandboxes: the backend.
         workspace: where each attempt starts.
         gateway: the Unix socket where the gateway serves agents.
         allowed_hosts: what the command reaches by HTTP_PROXY and HTTPS_PROXY; None for no proxy.
 
-    >>> agent = CommandAgent(("python3", "/srv/agents/openai_agent.py"), sandboxes, await sandboxes.prepare(None), gateway=socket)
+    >>> command = PlainCommand(("python3", "/srv/agents/openai_agent.py"))
+    >>> agent = CommandAgent(command, sandboxes, await sandboxes.prepare(None), gateway=socket)
     """
 
     def __init__(
         self,
-        command: Sequence[str],
+        launcher: Launcher,
         sandboxes: Sandboxes,
         workspace: Workspace,
         *,
         gateway: Path,
         allowed_hosts: AllowedHosts | None = None,
     ) -> None:
-        self._command = tuple(command)
+        self._launcher = launcher
         self._sandboxes = sandboxes
         self._workspace = workspace
         self._gateway = gateway
@@ -63,7 +67,7 @@ class CommandAgent:
         """The answer.
 
         Raises:
-            AgentError: the command failed; with the end of its stderr.
+            AgentError: the command failed, with the end of its stderr; or its answer is not where it should be.
             LimitExceeded: its sandbox spent a limit.
             ConfigError: there is no such command in the sandbox.
             SandboxError: there is no sandbox.
@@ -82,22 +86,27 @@ class CommandAgent:
                 sandbox = await self._sandboxes.create(self._workspace, doors=doors)
                 try:
                     await sandbox.files.write(_TASK_PATH, task_file(assignment, tools), mode=0o600)
-                    return await self._work(sandbox, assignment, hidden=(assignment.api_key, tools.key))
+                    return await self._work(sandbox, assignment, tools)
                 finally:
                     await asyncio.shield(sandbox.destroy())
                     acts.extend(sandbox.acts)
 
-    async def _work(self, sandbox: Sandbox, assignment: Assignment, *, hidden: Sequence[str]) -> str:
-        base_url = f"http://127.0.0.1:{MODEL_PORT}{urlsplit(assignment.base_url).path}"
-        environment = {**model_environment(assignment, base_url=base_url), "TRUNKLINE_TASK": _TASK_PATH, **self._proxy_environment()}
-        command = Command(self._command, environment=environment, max_output_bytes=2 * MAX_ANSWER_BYTES)
+    async def _work(self, sandbox: Sandbox, assignment: Assignment, tools: ToolDoor) -> str:
+        places = _places(assignment, tools)
+        launch = self._launcher.launch(places)
+        for path, text in launch.files.items():
+            await sandbox.files.write(path, text.encode(), mode=0o600)
         try:
-            result = await sandbox.run(command)
+            result = await sandbox.run(self._command(launch, model_environment(assignment, base_url=places.base_url)))
         except CommandNotStarted as error:
             raise ConfigError(f"{error}; inside are sandbox.toolchain, this Python and /usr, and nothing else of this host") from error
         if result.status != 0:
-            raise AgentError(complaint(self._command[0], result.status, result.stderr, hidden=hidden))
-        return answer_of(result.stdout, result.num_stdout)
+            raise AgentError(complaint(launch.argv[0], result.status, result.stderr, hidden=(assignment.api_key, tools.key)))
+        return await read_answer(launch.answer, sandbox, result)
+
+    def _command(self, launch: Launch, model: Mapping[str, str]) -> Command:
+        environment = {**model, "TRUNKLINE_TASK": _TASK_PATH, **self._proxy_environment(), **launch.environment}
+        return Command(launch.argv, environment=environment, stdin=launch.stdin.encode(), max_output_bytes=launch.max_output_bytes)
 
     def _proxy_environment(self) -> dict[str, str]:
         if self._allowed_hosts is None:
@@ -105,3 +114,18 @@ class CommandAgent:
         proxy, own = f"http://127.0.0.1:{PROXY_PORT}", "127.0.0.1,localhost"
         names = {"HTTP_PROXY": proxy, "HTTPS_PROXY": proxy, "NO_PROXY": own}
         return names | {name.lower(): value for name, value in names.items()}
+
+
+def _places(assignment: Assignment, tools: ToolDoor) -> Places:
+    return Places(
+        base_url=f"http://127.0.0.1:{MODEL_PORT}{urlsplit(assignment.base_url).path}",
+        api_key=assignment.api_key,
+        model=assignment.model,
+        prompt=prompt_text(assignment),
+        prompt_file=_PROMPT_PATH,
+        workspace=WORKSPACE,
+        task_file=_TASK_PATH,
+        tools_url=tools.url,
+        mcp_url=tools.mcp_url,
+        tools_key=tools.key,
+    )

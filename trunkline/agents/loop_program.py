@@ -1,8 +1,9 @@
 """The white-box agent as a program, for sandboxes: told like any other (program.py), prints its answer. Owns no retry but of a 503.
 
-    python -S -m trunkline.agents.loop_program MAX_TURNS
+    python -S -m trunkline.agents.loop_program SETTINGS        (JSON of loop_settings.py)
 
-It waits on one thing at a time, so its coroutines never really wait, and asyncio, which costs more than the rest, is not imported.
+It waits on one thing at a time, sub-agents included, so its coroutines never really wait, and asyncio, which costs more than the
+rest, is not imported.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import time
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from trunkline.agents.conversation import converse
+from trunkline.agents.context_management import load_method
+from trunkline.agents.conversation import CONTEXT_EXCEEDED, Conversations
 
 MAX_RETRIES = 20
 MAX_WAIT_S = 8.0
@@ -28,20 +30,27 @@ def main() -> None:
     request = {"model": os.environ["OPENAI_MODEL"], "messages": task["messages"]} | ({"tools": task["tools"]} if task["tools"] else {})
     model, tools = Wire(os.environ["OPENAI_BASE_URL"], os.environ["OPENAI_API_KEY"]), Wire(task["tools_url"], task["tools_key"])
 
-    async def ask(body: dict[str, Any]) -> dict[str, Any] | None:
+    async def ask(body: dict[str, Any]) -> tuple[dict[str, Any], int] | None:
         status, answer = model.post("/chat/completions", json.dumps(body, ensure_ascii=False))
-        if status == 429:
+        if status == 429 or (status == 400 and CONTEXT_EXCEEDED in answer):
             return None
-        reply: dict[str, Any] = _checked(status, answer)["choices"][0]["message"]
-        return reply
+        content = _checked(status, answer)
+        return content["choices"][0]["message"], content.get("usage", {}).get("total_tokens", 0)
 
-    async def call_tool(name: str, arguments: str) -> str:
-        return str(_checked(*tools.post("/" + quote(name, safe=""), arguments))["result"])
+    async def call_tool(call: dict[str, Any]) -> str:
+        called = call["function"]
+        return str(_checked(*tools.post("/" + quote(called["name"], safe=""), called["arguments"]))["result"])
 
+    settings = json.loads(sys.argv[1])
+    method = load_method(settings.pop("context"))
     try:
-        converse(ask, call_tool, request, max_turns=int(sys.argv[1])).send(None)
+        Conversations(ask, call_tool, _together, method=method, **settings).answer(request).send(None)
     except StopIteration as done:
         sys.stdout.write(done.value)
+
+
+async def _together(work: Any) -> list[Any]:
+    return [await one for one in work]
 
 
 class Wire:

@@ -15,6 +15,7 @@ from mcp.server.lowlevel import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.types import CallToolRequestParams, CallToolResult, ListToolsResult, PaginatedRequestParams, TextContent, Tool
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from trunkline.types import ToolSpec
@@ -45,8 +46,11 @@ def build_mcp(specs: Sequence[ToolSpec], call: Callable[[str, str], Awaitable[st
         manager = StreamableHTTPSessionManager(
             server, json_response=True, stateless=True, security_settings=_SECURITY, max_request_body_size=max_body_bytes
         )
-        async with manager.run():
-            await manager.handle_request(scope, receive, send)
+        try:
+            async with manager.run():
+                await manager.handle_request(scope, receive, send)
+        except* ClientDisconnect:  # it left before its request was whole; nobody reads an answer
+            pass
 
     return answer
 

@@ -43,6 +43,11 @@ def task_file(assignment: Assignment, tools: ToolDoor) -> bytes:
     return json.dumps(told).encode()
 
 
+def prompt_text(assignment: Assignment) -> str:
+    """The whole task as one text, for programs that take one: what its system and user messages say."""
+    return "\n\n".join(message.content for message in assignment.prompt if message.role in ("system", "user"))
+
+
 def model_environment(assignment: Assignment, *, base_url: str) -> dict[str, str]:
     """The variables that lead to the model, and the prompt."""
     environment = {"OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": assignment.api_key, "OPENAI_MODEL": assignment.model}

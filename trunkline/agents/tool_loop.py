@@ -1,15 +1,18 @@
-"""The white-box agent: one linear conversation with tools, over the same HTTP as any other agent. Owns no tool and no model."""
+"""The white-box agent: a conversation with tools, over the same HTTP as any other agent. Owns no tool and no model."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 import msgspec
 
-from trunkline.agents.conversation import converse
+from trunkline.agents.context_management import load_method
+from trunkline.agents.conversation import CONTEXT_EXCEEDED, Conversations
+from trunkline.agents.loop_settings import LoopSettings
 from trunkline.agents.openai_shape import wire_message, wire_tool
 from trunkline.errors import AgentError, EngineUnavailable
 from trunkline.protocols import Assignment
@@ -43,16 +46,17 @@ class ToolLoop:
 
     A spent budget or `max_turns` reached ends the attempt without an answer: the agent's own doing, judged like any other.
 
-    >>> agent = ToolLoop(shared_http(), max_turns=8)
+    >>> agent = ToolLoop(shared_http(), LoopSettings(max_turns=8))
 
     Args:
         http: a client shared with other loops (`shared_http()`), or None for one of its own in each run.
-        max_turns: at most this many calls of the model.
+        settings: its limits, its context management and its sub-agents.
     """
 
-    def __init__(self, http: aiohttp.ClientSession | None, max_turns: int) -> None:
+    def __init__(self, http: aiohttp.ClientSession | None, settings: LoopSettings) -> None:
         self._http = http
-        self._max_turns = max_turns
+        self._settings = settings
+        self._method = load_method(settings.context)
 
     async def run(self, assignment: Assignment) -> str:
         """The final answer, '' if there is none. Raises AgentError, or EngineUnavailable if the model stays away."""
@@ -66,11 +70,38 @@ class ToolLoop:
         if assignment.tools.specs:
             request["tools"] = [wire_tool(spec) for spec in assignment.tools.specs]
 
-        async def ask(body: dict[str, Any]) -> dict[str, Any] | None:
+        async def ask(body: dict[str, Any]) -> tuple[dict[str, Any], int] | None:
             answer = await _ask(http, assignment, msgspec.json.encode(body))
-            return None if answer.status == 429 else _reply(answer)
+            has_run_out = answer.status == 429 or (answer.status == 400 and CONTEXT_EXCEEDED in answer.body)
+            return None if has_run_out else _reply(answer)
 
-        return await converse(ask, assignment.tools.call, request, max_turns=self._max_turns)
+        async def call_tool(call: dict[str, Any]) -> str:
+            return await assignment.tools.call(call["function"]["name"], call["function"]["arguments"])
+
+        settings = self._settings
+        conversations = Conversations(
+            ask,
+            call_tool,
+            _together,
+            max_turns=settings.max_turns,
+            method=self._method,
+            depth=settings.depth,
+            max_sub_agents=settings.max_sub_agents,
+        )
+        return await conversations.answer(request)
+
+
+async def _together(work: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
+    """The first that fails ends the others and is what is raised."""
+    if len(work) == 1:
+        return [await work[0]]
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _ask(http: aiohttp.ClientSession, assignment: Assignment, body: bytes) -> _Answer:
@@ -98,11 +129,14 @@ def _retry_after_s(answer: _Answer) -> float:
     return min(MAX_WAIT_S, float(written)) if written.replace(".", "", 1).isdigit() else 0.0
 
 
-def _reply(answer: _Answer) -> dict[str, Any]:
+def _reply(answer: _Answer) -> tuple[dict[str, Any], int]:
+    """The assistant's message, and the tokens of prompt and completion."""
     if answer.status != 200:
         raise AgentError(f"the model's server answered {answer.status}: {answer.body[:300].decode(errors='replace')}")
     try:
-        message: dict[str, Any] = msgspec.json.decode(answer.body)["choices"][0]["message"]
+        body = msgspec.json.decode(answer.body)
+        message: dict[str, Any] = body["choices"][0]["message"]
+        used = body.get("usage", {}).get("total_tokens", 0)
     except (msgspec.DecodeError, KeyError, IndexError, TypeError) as error:
         raise AgentError(f"not a chat completion: {answer.body[:300]!r}") from error
-    return message
+    return message, used

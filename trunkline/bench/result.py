@@ -88,9 +88,10 @@ class Result:
         table = Table(title=self.title, title_justify="left", box=None)
         for column in ("", "metric", "value", "unit", "demand", ""):
             table.add_column(column, justify="right" if column in ("value", "demand") else "left")
-        for row in self.rows:
+        for before, row in zip((None, *self.rows), self.rows, strict=False):
             verdict = {None: "", True: "holds", False: "FAILS"}[row.holds]
-            table.add_row(row.row, row.metric, f"{row.value:,.4g}", row.unit, "" if row.demand is None else str(row.demand), verdict)
+            name = "" if before is not None and before.row == row.row else row.row
+            table.add_row(name, row.metric, f"{row.value:,.4g}", row.unit, "" if row.demand is None else str(row.demand), verdict)
         return table
 
     def write_json(self, path: Path) -> None:
@@ -112,7 +113,7 @@ class Result:
         figure = Figure(figsize=(8, 5.5), layout="constrained")
         axes = figure.subplots()
         for index, (name, values) in enumerate(self.samples.items()):
-            colour = _COLOURS[index % len(_COLOURS)]
+            colour = COLOURS[index % len(COLOURS)]
             axes.ecdf(values, label=f"{name} (n = {len(values)})", color=colour)
             for row in self.rows:
                 if row.row == name and row.metric == "median" and row.demand is not None:
@@ -127,8 +128,8 @@ class Result:
         FigureCanvasAgg(figure).print_figure(path, dpi=120)
 
 
-# Told apart also by those who confuse red and green (Okabe and Ito 2008).
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+"""Told apart also by those who confuse red and green (Okabe and Ito 2008)."""
 
 
 def machine() -> str:

@@ -5,6 +5,7 @@ A key that is not listed is an error: an engine that ignored a sampling knob wou
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -30,7 +31,7 @@ class WireRequest(msgspec.Struct, forbid_unknown_fields=True):
     """Body of a generate call."""
 
     request_id: str
-    token_ids: list[int]
+    token_ids: Sequence[int]  # a long prompt is encoded from the tuple as it is
     sampling_params: WireSampling
 
     @classmethod
@@ -40,7 +41,7 @@ class WireRequest(msgspec.Struct, forbid_unknown_fields=True):
         params = WireSampling(
             sampling.max_tokens, sampling.temperature, sampling.top_p, sampling.seed, list(sampling.stop_token_ids), logprobs=0
         )
-        return cls(request.request_id, list(request.token_ids), params)
+        return cls(request.request_id, request.token_ids, params)
 
     def unpack(self) -> GenerationRequest:
         """Raises ValueError on a value outside its range."""

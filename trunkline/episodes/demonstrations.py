@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from trunkline.episodes.managed import managed_branches
 from trunkline.errors import ConfigError
 from trunkline.gateway.base import Renderer
 from trunkline.gateway.conversation import render_conversation
 from trunkline.protocols import Taskset
 from trunkline.tasks.base import DemonstratingTaskset
 from trunkline.types import Completion, Demonstration, Episode, Task
+
+if TYPE_CHECKING:
+    from trunkline.agents.context_management import ContextManagement
+
+
+@dataclass(frozen=True)
+class Managed:
+    """That some demonstrations are shown as the agent's context management would."""
+
+    method: ContextManagement
+    """The agent's."""
+    share: float
+    """Of the demonstrations."""
 
 
 def render_demonstrations(
@@ -21,18 +37,24 @@ def render_demonstrations(
     *,
     decision_noise: float,
     other_weight: float = 0.1,
+    managed: Managed | None = None,
 ) -> list[Demonstration]:
     """One demonstration a task, exactly the tokens of a live conversation.
 
-    Weight 1 on tokens that the model would have sampled, `other_weight` on all others but the first, which has none.
-    Raises ConfigError for a taskset that cannot demonstrate.
+    Under context management a conversation has several contexts; one of them is drawn. Weight 1 on tokens that the model would
+    have sampled in it, `other_weight` on all others but the first, which has none. Raises ConfigError for a taskset that cannot
+    demonstrate.
     """
     if not isinstance(taskset, DemonstratingTaskset):
         raise ConfigError(f"taskset {taskset.name!r} has no demonstrations; set cold_start.steps = 0")
     demonstrations = []
     for task in tasks:
         messages = taskset.demonstrate(task, rng, decision_noise=decision_noise)
-        rendered = render_conversation(renderer, messages, taskset.open(task).tools.specs)
+        tools = taskset.open(task).tools.specs
+        if managed is not None and rng.random() < managed.share:
+            rendered = rng.choice(managed_branches(renderer, managed.method, messages, tools))
+        else:
+            rendered = render_conversation(renderer, messages, tools)
         demonstrations.append(_weighted(rendered.token_ids, rendered.is_action, other_weight))
     return demonstrations
 

@@ -1,6 +1,6 @@
 """One attempt end to end: session, agent, deadline, verdict, record. Owns no scheduling, no retry and no HTTP.
 
-    spec ─► open session ─► agent works ──────────► close sessions ─► verify ─► Episode ─► log (durable) ─► returned
+    spec ─► open session ─► agent works ──────────► close sessions ─► verify ─► + faults, speed ─► Episode ─► log (durable) ─► returned
                               │ out of time, budget      │                ▲
                               │   └─► cancelled, answer ''────────────────┘ status 'deadline': keeps what it earned
                               └ raises, or we do ────────┴─► Failure ─────► status 'failed': no reward, masked
@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import logging
 import math
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from trunkline.episodes.composite_reward import component_rewards
+from trunkline.episodes.config import RewardsConfig
 from trunkline.errors import (
     AgentError,
     BudgetExceeded,
@@ -111,6 +114,13 @@ class AttemptRunner:
         self._budget = budget
         self._deadline_s = deadline_s
         self._base_url = base_url.rstrip("/")
+        self._rewards = RewardsConfig()
+
+    def rewarding(self, rewards: RewardsConfig) -> AttemptRunner:
+        """The same runner, whose attempts earn more than their verdict."""
+        other = copy.copy(self)
+        other._rewards = rewards
+        return other
 
     async def run(self, spec: EpisodeSpec) -> Episode:
         """Never raises for a failed rollout. Raises JournalError if the record cannot be made durable."""
@@ -155,15 +165,20 @@ class AttemptRunner:
             attempt = self._taskset.open(spec.task)
             try:
                 work = await self._supervise(self._assignment(spec, attempt, session, acts))
+                if work.cut_by is None and self._has_run_out(name, answer=work.answer):
+                    work = _Work(
+                        work.answer, BudgetExceeded("the budget of its session was spent; then the agent ended by itself").as_failure()
+                    )
             except (AgentError, _Crash) as error:
                 work = self._unless_spent(name, error)
         finally:
             await self._close_sessions(name)
-        rewards = _judge(attempt.verifier, work.answer)
-        if work.cut_by is None:
-            return _Outcome("finished", rewards, None)
-        earned = tuple(replace(reward, value=max(0.0, reward.value)) for reward in rewards)
-        return _Outcome("deadline", earned, work.cut_by)
+        verdict = _judge(attempt.verifier, work.answer)
+        if work.cut_by is not None:
+            verdict = tuple(replace(reward, value=max(0.0, reward.value)) for reward in verdict)
+        completions, messages = self._gateway.episode_record(name)
+        rewards = (*verdict, *component_rewards(self._rewards, verdict, completions, messages, attempt.tools.specs))
+        return _Outcome("finished" if work.cut_by is None else "deadline", rewards, work.cut_by)
 
     def _assignment(self, spec: EpisodeSpec, attempt: Attempt, session: OpenSession, acts: list[SandboxAct]) -> Assignment:
         base_url = f"{self._base_url}/s/{session.secret}/v1"
@@ -186,10 +201,15 @@ class AttemptRunner:
 
     def _unless_spent(self, name: str, error: AgentError | _Crash) -> _Work:
         """A program that ends badly because its budget was spent is cut like one that ends well; any other failure is raised."""
-        if not any(session.is_spent for session in self._gateway.sessions() if session.episode_id == name):
+        if not self._has_run_out(name, answer=""):
             raise error
         cause = error.as_failure() if isinstance(error, AgentError) else error.failure
         return _Work("", BudgetExceeded(f"the budget of its session was spent; the agent then failed: {cause.message}").as_failure())
+
+    def _has_run_out(self, name: str, *, answer: str) -> bool:
+        """A call was refused because nothing was left; of context, which an agent can win back, only if it has no answer."""
+        mine = [session for session in self._gateway.sessions() if session.episode_id == name]
+        return any(session.is_spent or (session.has_overflowed and not answer) for session in mine)
 
     async def _close_sessions(self, name: str) -> None:
         """Also those that sub-agents opened: nothing is sampled for this episode after its verdict."""

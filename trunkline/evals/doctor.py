@@ -5,6 +5,7 @@ run directory ─► RunRecord ─► checks of what was sampled (doctor_rollout
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,14 +42,17 @@ class Diagnosis:
         }
 
 
-def diagnose(run_dir: Path) -> Diagnosis:
-    """Reads a run, finished, going on or crashed, and checks it. Raises InfraError if it cannot be read."""
-    return diagnose_record(RunRecord.read(run_dir))
+def diagnose(run_dir: Path, *, first: Sequence[Finding] = ()) -> Diagnosis:
+    """Reads a run, finished, going on or crashed, and checks it. Raises InfraError if it cannot be read.
+
+    `first` are checks that somebody else made, whose trouble would explain any other.
+    """
+    return diagnose_record(RunRecord.read(run_dir), first=first)
 
 
-def diagnose_record(record: RunRecord) -> Diagnosis:
+def diagnose_record(record: RunRecord, *, first: Sequence[Finding] = ()) -> Diagnosis:
     """All checks, by severity, and within one severity causes before what they cause."""
-    findings = tuple(sorted(_in_causal_order(record), key=lambda finding: SEVERITY.index(finding.verdict)))
+    findings = tuple(sorted([*first, *_in_causal_order(record)], key=lambda finding: SEVERITY.index(finding.verdict)))
     return Diagnosis(findings, _sentence(findings, record.is_finished), len(record.steps), record.is_finished)
 
 
@@ -69,7 +73,9 @@ def _in_causal_order(record: RunRecord) -> list[Finding]:
     """
     counts = record.counts or EpisodeCounts()
     newest = RunRecord(record.recipe, record.steps[-NEWEST_STEPS:], record.evaluations, record.counts, record.is_finished)
-    entropies, rewards = record.column("entropy"), record.column("reward")
+    # Speed and faults have ranges of their own; thresholds speak of verdicts.
+    is_composite = bool(record.knob("rewards.speed", 0.0) or record.knob("rewards.process", 0.0))
+    entropies, rewards = record.column("entropy"), record.column("success" if is_composite else "reward")
     merged = newest.column("merged_token_ratio")
     return [
         training.sampler_trainer_gap(_gaps(newest)),
@@ -85,6 +91,7 @@ def _in_causal_order(record: RunRecord) -> list[Finding]:
             num_followers=counts.num_followers,
             num_branches=counts.num_branches,
             merged_token_ratio=merged[-1] if merged else None,
+            method=record.knob("agent.context.method", "keep_all"),
         ),
         training.shuffled_rewards(is_shuffled=bool(record.knob("stage.shuffle_rewards", False))),
         training.learning_rate(newest.column("learning_rate")),

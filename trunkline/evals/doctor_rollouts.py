@@ -6,9 +6,10 @@ Each check is a pure function of counts. Every threshold says why it is what it 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from trunkline.episodes.rebuild import Rebuilt
 from trunkline.evals.finding import Finding, Limits, Verdict, percent
 from trunkline.evals.run_record import OUT_OF_TURNS
 
@@ -160,8 +161,11 @@ def unused_tools(*, num_episodes: int, num_tool_users: int, num_unpaid: int, ent
     )
 
 
-def rewritten_history(*, num_followers: int, num_branches: int, merged_token_ratio: float | None) -> Finding:
-    """Calls that do not extend what was sampled before: the agent rewrites its history, or the template drifts."""
+def rewritten_history(*, num_followers: int, num_branches: int, merged_token_ratio: float | None, method: str = "keep_all") -> Finding:
+    """Calls that do not extend what was sampled before: the agent rewrites its history, or the template drifts.
+
+    Where the recipe names a context management (`method`), they are wanted; rebuilt_contexts says whether they are as they should be.
+    """
     name = "rewritten history"
     if not num_followers:
         return _not_measured(name, "no attempt has a second call", BRANCHED_CALLS.as_text())
@@ -169,12 +173,32 @@ def rewritten_history(*, num_followers: int, num_branches: int, merged_token_rat
     merged = "" if merged_token_ratio is None else f"; the forest computes 1 token for {merged_token_ratio:.1f} of the samples"
     return Finding(
         check=name,
-        verdict=BRANCHED_CALLS.grade(share),
-        measured=f"{percent(share)} of {num_followers} later calls begin a new branch{merged}",
+        verdict=BRANCHED_CALLS.grade(share) if method == "keep_all" else "ok",
+        measured=f"{percent(share)} of {num_followers} later calls begin a new branch{merged}"
+        + ("" if method == "keep_all" else f"; on purpose: agent.context.method is {method}"),
         threshold=BRANCHED_CALLS.as_text(),
         cause=f"{percent(share)} of the later calls do not extend what was sampled: the agent rewrites its history or the template drifts",
         remedy="send back assistant turns as they came, append only; check model.renderer; harmless if the agent compacts on purpose",
         value=share,
+    )
+
+
+def rebuilt_contexts(rebuilt: Sequence[Rebuilt], *, why_not: str = "") -> Finding:
+    """Contexts of our own loop, made again from the record by its context management: not one may differ."""
+    name = "rebuilt contexts"
+    threshold = "fault: any token differs"
+    num_calls, num_same = sum(one.num_calls for one in rebuilt), sum(one.num_same for one in rebuilt)
+    if not num_calls:
+        return _not_measured(name, why_not or "no call on record", threshold)
+    first = next((one.difference for one in rebuilt if one.difference is not None), None)
+    return Finding(
+        check=name,
+        verdict="ok" if first is None else "fault",
+        measured=f"{num_same} of {num_calls} contexts of a group are the same to the token" + (f"; {first}" if first else ""),
+        threshold=threshold,
+        cause="what the model saw is not what the agent's context management makes of the record",
+        remedy="check that agent.context, tools and model.renderer are those of the run; a method may depend on its arguments alone",
+        value=num_same / num_calls,
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from trunkline.episodes.composite_reward import verdict_of
 from trunkline.errors import InfraError
 from trunkline.evals.statistics import Proportion, proportion
 from trunkline.protocols import EpisodeRunner, EpisodeSpec, Taskset
@@ -46,7 +47,7 @@ async def evaluate(
     seed: int,
     progress: Callable[[int, float], None] = lambda done, success: None,
 ) -> Evaluation:
-    """One episode on each of the split's first tasks; success = reward >= 1.
+    """One episode on each of the split's first tasks; success = the verifier's full reward, whatever else is rewarded.
 
     `progress(done, success so far)` is called after each episode. Raises InfraError if no episode reached a verdict.
     """
@@ -81,5 +82,5 @@ async def evaluate(
 
 
 def succeeded(episode: Episode) -> bool:
-    """True if the episode earned the full outcome reward."""
-    return episode.reward is not None and episode.reward >= 1.0
+    """True if the verifier gave the episode its full reward."""
+    return (verdict_of(episode) or 0.0) >= 1.0

@@ -18,6 +18,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from trunkline.episodes.composite_reward import verdict_of
 from trunkline.errors import ConfigError, InfraError
 from trunkline.metrics.jsonl import read_metrics
 from trunkline.pool.config import PoolConfig
@@ -59,7 +60,7 @@ class EpisodeCounts:
     num_judged: int = 0
     """Attempts with a verdict."""
     total_reward: float = 0.0
-    """Sum of their rewards."""
+    """Sum of what their verifiers gave them."""
     num_unpaid: int = 0
     """Judged attempts that earned nothing."""
     num_unpaid_silent: int = 0
@@ -88,7 +89,7 @@ class EpisodeCounts:
 
     @property
     def reward(self) -> float | None:
-        """Mean reward of a judged attempt; None without any."""
+        """Mean verdict of a judged attempt; None without any."""
         return self.total_reward / self.num_judged if self.num_judged else None
 
     @classmethod
@@ -101,7 +102,7 @@ class EpisodeCounts:
         surprise = total_reward = 0.0
         for episode in itertools.chain(*(group.episodes for group in groups), lone):
             counts.update(_episode_counts(episode))
-            total_reward += episode.reward or 0.0
+            total_reward += verdict_of(episode) or 0.0
             if episode.status == "failed":
                 failures[f"{episode.failure.boundary}/{episode.failure.kind}" if episode.failure else "unknown/no cause given"] += 1
             elif (cut := _cut(episode)) is not None:
@@ -215,7 +216,8 @@ def _cut(episode: Episode) -> str | None:
 
 
 def _is_unpaid(episode: Episode) -> bool:
-    return episode.reward is not None and episode.reward <= 0
+    verdict = verdict_of(episode)
+    return verdict is not None and verdict <= 0
 
 
 def _episode_counts(episode: Episode) -> dict[str, int]:

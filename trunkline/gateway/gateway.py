@@ -54,6 +54,8 @@ class SessionSummary:
     """Calls not answered yet."""
     is_spent: bool
     """A call was refused because the budget was spent."""
+    has_overflowed: bool
+    """A prompt was refused because it was longer than the context."""
 
 
 class Gateway:
@@ -114,7 +116,9 @@ class Gateway:
     def sessions(self) -> tuple[SessionSummary, ...]:
         """All open sessions, without secrets."""
         return tuple(
-            SessionSummary(one.session_id, one.recorder.episode_id, one.num_calls, one.num_sampled, len(one.tasks), one.is_spent)
+            SessionSummary(
+                one.session_id, one.recorder.episode_id, one.num_calls, one.num_sampled, len(one.tasks), one.is_spent, one.has_overflowed
+            )
             for one in self._by_id.values()
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from trunkline.errors import BudgetExceeded, UnknownSession
+from trunkline.errors import BudgetExceeded, ContextExceeded, UnknownSession
 from trunkline.gateway.recorder import EpisodeRecorder
 from trunkline.gateway.sampling import AskedSampling, SamplingPolicy
 from trunkline.types import SamplingParams
@@ -48,6 +48,8 @@ class Session:
         self.is_open = True
         self.is_spent = False
         """A call was refused because the budget was spent."""
+        self.has_overflowed = False
+        """A prompt was refused because it was longer than the context."""
         self.num_calls = 0
         self.num_sampled = 0
         self.num_named = 0
@@ -80,11 +82,13 @@ class Session:
     def sampling(self, asked: AskedSampling, *, num_prompt: int, stop_token_ids: tuple[int, ...]) -> SamplingParams:
         """The policy's distribution (unseeded), cut to budget.
 
-        Raises BudgetExceeded if the prompt leaves no room for a token, MalformedRequest for what the policy refuses.
+        Raises ContextExceeded if the prompt leaves no room for a token, MalformedRequest for what the policy refuses.
         """
         room = self.budget.max_context - num_prompt
         if room < 1:
-            raise self._spent(f"the prompt has {num_prompt} tokens, the session's context holds {self.budget.max_context}; shorten it")
+            self.has_overflowed = True
+            most = self.budget.max_context - 1
+            raise ContextExceeded(f"prompt is too long: {num_prompt} tokens > {most} maximum; shorten it")
         params = self.hold.params(asked)
         limit = min(params.max_tokens, room, max(1, self.budget.max_tokens - self.num_sampled))
         return replace(params, max_tokens=limit, stop_token_ids=stop_token_ids)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import importlib
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import trunkline
+from trunkline.agents.adapter import InstalledAdapter, find_adapter
 from trunkline.agents.boxed_command import CommandAgent
+from trunkline.agents.installation import host_toolchain, installed_folder
+from trunkline.agents.launch import Launcher, PlainCommand
+from trunkline.agents.loop_settings import LoopSettings
 from trunkline.agents.tool_loop import ToolLoop, shared_http
 from trunkline.agents.unsafe_command import UnsafeCommandAgent
 from trunkline.asgi import serve_uds
@@ -20,32 +26,48 @@ from trunkline.sandbox.proxy import AllowedHosts
 
 
 async def make_agent(recipe: Recipe, gateway_app: Any, sockets: Path, stack: contextlib.AsyncExitStack) -> Agent:
-    """The white-box loop in this process, a command on this host, or a command in a sandbox; `stack` ends what it needs.
+    """The white-box loop in this process, a command on this host, or a command or an adapter in a sandbox; `stack` ends what it needs.
 
-    Raises SandboxUnavailable if the recipe's sandbox cannot be had here.
+    Raises SandboxUnavailable if the recipe's sandbox cannot be had here, ConfigError if its adapter is wrong or not installed.
     """
     command = tuple(_as_seen_from_here(part) for part in recipe.agent.command)
-    kind = recipe.sandbox.kind or ("isolated" if command else None)
+    kind = recipe.sandbox.kind or ("isolated" if command or recipe.agent.adapter else None)
     if kind is None:
-        return ToolLoop(await stack.enter_async_context(shared_http()), max_turns=recipe.agent.max_turns)
+        return ToolLoop(await stack.enter_async_context(shared_http()), loop_settings(recipe))
     if kind == "unsafe":
         return UnsafeCommandAgent(command)
-    needed = list(_needed_by(command))
-    if not command:
-        command = loop_command(recipe.agent.max_turns)
-        needed = [Path(trunkline.__file__).parent]
+    launcher, needed = _launcher(recipe, command)
+    if recipe.agent.adapter is not None:
+        await asyncio.to_thread(importlib.import_module, "trunkline.agents.mcp_wire")  # now: MCP clients give up after five seconds
     door = sockets / "agents.sock"
     serving = await serve_uds(gateway_app, door, mode=0o666)  # sandboxes have another user; the folder above is ours alone
     stack.push_async_callback(serving.stop)
     sandboxes = await stack.enter_async_context(open_sandboxes(recipe.sandbox, toolchain=needed))
     allowed = AllowedHosts.parse(recipe.sandbox.allowed_hosts) if recipe.sandbox.allowed_hosts else None
-    return CommandAgent(command, sandboxes, await sandboxes.prepare(None), gateway=door, allowed_hosts=allowed)
+    return CommandAgent(launcher, sandboxes, await sandboxes.prepare(None), gateway=door, allowed_hosts=allowed)
 
 
-def loop_command(max_turns: int) -> tuple[str, ...]:
+def _launcher(recipe: Recipe, command: tuple[str, ...]) -> tuple[Launcher, Sequence[Path]]:
+    """What runs in a sandbox, and what that must show of this host."""
+    if recipe.agent.adapter is not None:
+        adapter = find_adapter(recipe.agent.adapter)
+        return InstalledAdapter(adapter, installed_folder(adapter), recipe.agent.max_context), host_toolchain(adapter)
+    if command:
+        return PlainCommand(command), tuple(_needed_by(command))
+    return PlainCommand(loop_command(loop_settings(recipe))), (Path(trunkline.__file__).parent,)
+
+
+def loop_settings(recipe: Recipe) -> LoopSettings:
+    """What the recipe says of the white-box loop."""
+    agent = recipe.agent
+    context = agent.context.settings(max_context=agent.max_context)
+    return LoopSettings(agent.max_turns, context, depth=agent.sub_agents.depth, max_sub_agents=agent.sub_agents.max_sub_agents)
+
+
+def loop_command(settings: LoopSettings) -> tuple[str, ...]:
     """The white-box loop as a program; without site, which reads every .pth file of the environment."""
     path = f"PYTHONPATH={Path(trunkline.__file__).parents[1]}"
-    return ("env", path, sys.executable, "-S", "-m", "trunkline.agents.loop_program", str(max_turns))
+    return ("env", path, sys.executable, "-S", "-m", "trunkline.agents.loop_program", settings.dump())
 
 
 def _as_seen_from_here(part: str) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -39,6 +40,24 @@ def sandbox(
     from trunkline.bench.sandbox import SandboxBenchPlan, bench_sandbox
 
     plan = SandboxBenchPlan(num_commands=commands, num_starts=starts, num_cycles=cycles, image=image)
+    _finish(_watched(lambda folder, advance: bench_sandbox(plan, folder, advance)), json_path, plot)
+
+
+@bench_app.command()
+def gateway(
+    json_path: Json = None,
+    plot: Plot = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Every phase, but briefly: whether it works; its numbers say nothing.")] = False,
+) -> None:
+    """What a call costs between agent and engine: CPU, latency, throughput, memory, long contexts; about a quarter of an hour."""
+    from trunkline.bench.gateway.bench import QUICK, GatewayBenchPlan, bench_gateway
+
+    plan = QUICK if quick else GatewayBenchPlan()
+    _finish(_watched(lambda folder, advance: bench_gateway(plan, folder, advance)), json_path, plot)
+
+
+def _watched(bench: Callable[[Path, Callable[[str, int, int], None]], Coroutine[Any, Any, Result]]) -> Result:
+    """Runs a benchmark in a scratch folder, with a bar for each of its parts."""
     with Progress(console=_err, transient=True) as bars, tempfile.TemporaryDirectory(prefix="trunkline-bench-") as folder:
         tasks: dict[str, TaskID] = {}
 
@@ -47,8 +66,7 @@ def sandbox(
                 tasks[name] = bars.add_task(name, total=total)
             bars.update(tasks[name], completed=done)
 
-        result = asyncio.run(bench_sandbox(plan, Path(folder), advance))
-    _finish(result, json_path, plot)
+        return asyncio.run(bench(Path(folder), advance))
 
 
 def _finish(result: Result, json_path: Path | None, plot: Path | None) -> None:

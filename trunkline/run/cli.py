@@ -19,13 +19,16 @@ from rich.console import Console
 from trunkline import __version__
 from trunkline.errors import ConfigError, TrunklineError
 from trunkline.metrics.console import ProgressView
+from trunkline.run.agent import agent_app
 from trunkline.run.bench import bench_app
+from trunkline.run.conformance import conformance
 from trunkline.run.model import model_app
 from trunkline.run.recipe import dump_recipe, load_recipe
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Agent-native reinforcement learning.")
 app.add_typer(model_app, name="model")
 app.add_typer(bench_app, name="bench")
+app.add_typer(agent_app, name="agent")
 _out = Console()
 _err = Console(stderr=True)
 
@@ -72,16 +75,27 @@ def train(
 
 @app.command()
 def show(
-    run_dir: Annotated[Path, typer.Argument(help="A run directory.")],
+    path: Annotated[Path, typer.Argument(metavar="RUN_DIR|FILE", help="A run directory, or an ATIF trajectory (JSON).")],
     episode: Annotated[str | None, typer.Argument(help="An episode id, such as g000012-a03; none shows the run.")] = None,
+    atif: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|FOLDER", help="Write the episode to FILE (- is stdout), or all to FOLDER, as ATIF-v1.8 trajectories."),
+    ] = None,
 ) -> None:
-    """Show a run (finished, going on or crashed), or one of its episodes with the tokens that were trained."""
+    """Show a run (finished, going on or crashed), or one of its episodes with the tokens that were trained; or a trajectory file."""
     from trunkline.run.show import show_episode, show_run
+    from trunkline.run.show_atif import export_episode, export_run, show_trajectory
 
-    if episode is None:
-        show_run(run_dir, _out)
+    if path.is_file():
+        if episode is not None or atif is not None:
+            raise ConfigError(f"{path} is a file, one trajectory that is shown as it is; give a run directory with an episode id or --atif")
+        show_trajectory(path, _out)
+    elif atif is not None:
+        export_run(path, atif, _out) if episode is None else export_episode(path, episode, atif)
+    elif episode is None:
+        show_run(path, _out)
     else:
-        show_episode(run_dir, episode, _out)
+        show_episode(path, episode, _out)
 
 
 @app.command()
@@ -180,6 +194,9 @@ def grid(
     except KeyboardInterrupt:
         _err.print("interrupted; the same command takes the grid up again")
         raise typer.Exit(130) from None
+
+
+app.command()(conformance)
 
 
 def _print_plain(line: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from trunkline.pool.journal_reader import JournalReader
 from trunkline.run.shuffle import shuffle_rewards
-from trunkline.trainer.advantages import advantages
+from trunkline.trainer.samples import credited
 from trunkline.types import Completion, Episode, Group
 
 
@@ -18,10 +18,15 @@ class Credit:
 
     step: int | None
     """The optimiser step that it was trained in; None if in none."""
-    advantage: float | None
-    """Of every trained token; None if no token was trained."""
+    advantages: tuple[float, ...]
+    """Of each completion's tokens, in order of commit; empty if no token was trained."""
     reason: str | None
     """Why no token was trained; None if some were."""
+
+    @property
+    def advantage(self) -> float | None:
+        """Of the first completion, hence of all that the attempt earned; None if no token was trained."""
+        return self.advantages[0] if self.advantages else None
 
     def drop_reason(self, call: Completion) -> str | None:
         """Why the call's tokens were not trained; None if they were."""
@@ -52,12 +57,12 @@ class CreditBook:
         """Of an episode on record."""
         consumed = self._consumed.get(episode.group_id)
         if consumed is None:
-            return Credit(None, None, self._why_not_consumed(episode))
+            return Credit(None, (), self._why_not_consumed(episode))
         step, reason = consumed
         if reason == "degenerate":
-            return Credit(None, None, "group without gradient")
+            return Credit(None, (), "group without gradient")
         by_id = {trained.episode.episode_id: trained.credit for trained in self._group(episode.group_id, step)}
-        return by_id.get(episode.episode_id, Credit(None, None, "tried again: a later try of this attempt counts"))
+        return by_id.get(episode.episode_id, Credit(None, (), "tried again: a later try of this attempt counts"))
 
     def newest_step(self) -> list[TrainedEpisode]:
         """The attempts that the newest step on record was trained on, by falling advantage; empty before the first."""
@@ -69,13 +74,11 @@ class CreditBook:
 
     def _group(self, group_id: str, step: int) -> list[TrainedEpisode]:
         group = self._journal.read_group(group_id)
-        credited = self._credited(group)
-        valid = [episode.episode_id for episode in credited.episodes if episode.reward is not None]
-        values = advantages(credited.valid_rewards, baseline=str(self._stage.get("baseline", "leave_one_out"))).tolist()
-        by_id = dict(zip(valid, values, strict=True))
+        baseline = str(self._stage.get("baseline", "leave_one_out"))
+        by_id = {episode.episode_id: values for episode, values in credited(self._as_trained(group), baseline=baseline)}
         return [TrainedEpisode(episode, _credit(by_id.get(episode.episode_id), step)) for episode in group.episodes]
 
-    def _credited(self, group: Group) -> Group:
+    def _as_trained(self, group: Group) -> Group:
         """With the rewards that training saw: the control arm of shuffled rewards deals them out anew."""
         if self._stage.get("shuffle_rewards", False):
             return shuffle_rewards([group], seed=self._seed)[0]
@@ -89,5 +92,7 @@ class CreditBook:
         return "its group was not consumed by a step"
 
 
-def _credit(advantage: float | None, step: int) -> Credit:
-    return Credit(None, None, "episode failed") if advantage is None else Credit(step, advantage, None)
+def _credit(advantages: tuple[float, ...] | None, step: int) -> Credit:
+    if advantages is None:
+        return Credit(None, (), "episode failed")
+    return Credit(step, advantages, None) if advantages else Credit(None, (), "it has no completion")

@@ -25,7 +25,7 @@ from trunkline.errors import ConfigError, InfraError
 from trunkline.models.atomic import replacing
 from trunkline.pool.file_lock import lock_file
 from trunkline.run.recipe import Recipe, dump_recipe
-from trunkline.types import Completion, Episode
+from trunkline.types import Completion, Episode, Reward
 
 _NUM_STEP_CHECKPOINTS = 2  # the newest, and the one to fall back on
 _DYING_RUN_S = 10.0
@@ -193,13 +193,18 @@ def readable_episode(episode: Episode) -> dict[str, Any]:
         "task_id": episode.task_id,
         "status": episode.status,
         "reward": episode.reward,
-        "rewards": [{"name": reward.name, "value": reward.value, "evidence": reward.evidence} for reward in episode.rewards],
+        "rewards": [_readable_reward(reward) for reward in episode.rewards],
         "failure": msgspec.to_builtins(episode.failure) if episode.failure else None,
         "duration_s": round(episode.duration_s, 4),
         "messages": messages,
         "calls": [_readable_call(episode, completion) for completion in episode.completions],
         **({"acts": msgspec.to_builtins(episode.acts)} if episode.acts else {}),
     }
+
+
+def _readable_reward(reward: Reward) -> dict[str, Any]:
+    place = {} if reward.at is None else {"at": reward.at}
+    return {"name": reward.name, "value": reward.value, "evidence": reward.evidence, **place}
 
 
 def _readable_call(episode: Episode, completion: Completion) -> dict[str, Any]:

@@ -11,13 +11,14 @@ from rich.text import Text
 
 from trunkline.evals.doctor import Diagnosis, diagnose
 from trunkline.evals.finding import Finding, Verdict
+from trunkline.run.rebuild_check import check_rebuilt
 
 _STYLES: dict[Verdict, str] = {"fault": "bold red", "warning": "yellow", "ok": "green", "not measured": "dim"}
 
 
 def examine(run_dir: Path, out: Console, *, as_json: bool) -> None:
     """Prints what keeps the run from learning. Raises InfraError if the run cannot be read."""
-    diagnosis = diagnose(run_dir)
+    diagnosis = diagnose(run_dir, first=[check_rebuilt(run_dir)])
     if as_json:
         answer = json.dumps({"run_dir": str(run_dir), **diagnosis.as_dict()}, indent=2)
         out.print(answer, markup=False, highlight=False, soft_wrap=True)

@@ -16,6 +16,8 @@ from typing import Any, Literal
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from trunkline.agents.context_config import ContextConfig, SubAgentsConfig
+from trunkline.episodes.config import RewardsConfig
 from trunkline.errors import ConfigError
 from trunkline.metrics.writers import MetricsConfig
 from trunkline.models.fetch import resolve_model
@@ -64,16 +66,21 @@ class TasksetConfig(_Section):
 
 
 class AgentConfig(_Section):
-    """The agent and its limits: the white-box tool loop, or any command."""
+    """The agent and its limits: the white-box tool loop, any command, or a published agent by its adapter."""
 
     command: tuple[str, ...] = Field(
         (), description="A program to run for each attempt, in a sandbox (see `sandbox`), instead of the tool loop."
+    )
+    adapter: str | None = Field(
+        None, description="A published agent instead: a name of `trunkline agent list`, or the path of an adapter's .toml file."
     )
     max_turns: int = Field(8, ge=1, description="Completions an attempt may ask for.")
     deadline_s: float = Field(60.0, gt=0, description="Seconds an attempt may take; the clock stops while the engine is paused.")
     max_tokens: int = Field(32, ge=1, description="Sampled tokens of one completion at most.")
     max_context: int = Field(384, ge=16, description="Prompt plus completion of one call at most.")
     temperature: float = Field(1.0, gt=0, description="Held for every training completion, whatever the agent asks.")
+    context: ContextConfig = Field(ContextConfig(), description="What of a conversation the model sees next.")
+    sub_agents: SubAgentsConfig = Field(SubAgentsConfig(), description="Conversations that the agent starts for parts of its work.")
 
 
 class ColdStartConfig(_Section):
@@ -83,6 +90,9 @@ class ColdStartConfig(_Section):
     batch_size: int = Field(12, ge=1, description="Demonstrations a step; small batches copy unseen names better.")
     decision_noise: float = Field(0.4, ge=0, le=1, description="Share of decisions in the demonstrations that are wrong on purpose.")
     other_weight: float = Field(0.1, ge=0, description="Loss weight of tokens that the agent does not write.")
+    managed_share: float = Field(
+        0.0, ge=0, le=1, description="Share of the demonstrations that are shown as agent.context would show them."
+    )
     optimizer: OptimizerConfig = Field(OptimizerConfig(), description="A fresh AdamW for this phase.")
 
 
@@ -146,6 +156,7 @@ class Recipe(_Section):
     taskset: TasksetConfig = TasksetConfig()
     agent: AgentConfig = AgentConfig()
     sandbox: SandboxConfig = SandboxConfig()
+    rewards: RewardsConfig = RewardsConfig()
     cold_start: ColdStartConfig = ColdStartConfig()
     stage: StageConfig = StageConfig()
     pool: PoolConfig = PoolConfig()
@@ -167,6 +178,14 @@ class Recipe(_Section):
             and self.stage.optimizer.total_steps is None
         ):
             raise ValueError("rejection sampling makes as many steps as there are successes; set stage.optimizer.total_steps for its decay")
+        if self.stage.method != "rl" and not self.rewards.is_off:
+            raise ValueError(f"stage.method {self.stage.method!r} trains on no rewards; set rewards.process and rewards.speed to 0")
+        if self.agent.adapter is not None and self.agent.command:
+            raise ValueError(f"agent.adapter {self.agent.adapter!r} and agent.command both name the agent; set one of them")
+        if self.agent.adapter is not None and self.sandbox.kind in ("unsafe", "container"):
+            raise ValueError(
+                f"agent.adapter runs in sandbox.kind='isolated', got {self.sandbox.kind!r}; leave it out, or use agent.command"
+            )
         if self.sandbox.kind in ("unsafe", "container") and not self.agent.command:
             raise ValueError(f"sandbox.kind is {self.sandbox.kind!r}, but there is no agent.command to run there; the tool loop needs none")
         if (self.sandbox.kind == "container") != (self.sandbox.image is not None):
@@ -177,6 +196,18 @@ class Recipe(_Section):
             raise ValueError(
                 f"agent.max_context {self.agent.max_context} exceeds model.scratch.max_positions {self.model.scratch.max_positions}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_loop(self) -> Recipe:
+        for section, value, default in (
+            ("context", self.agent.context, ContextConfig()),
+            ("sub_agents", self.agent.sub_agents, SubAgentsConfig()),
+        ):
+            if (self.agent.command or self.agent.adapter) and value != default:
+                raise ValueError(f"agent.{section} is of our own loop, but the recipe names another agent; remove one of the two")
+        if self.cold_start.managed_share and self.agent.context.method == "keep_all":
+            raise ValueError("cold_start.managed_share shows what agent.context leaves; set agent.context.method")
         return self
 
 

@@ -27,6 +27,7 @@ from trunkline.run.credit import CreditBook
 from trunkline.run.curve import TrainingCurve, running_mean
 from trunkline.run.show_episode import legend, plain, print_episode, print_readable
 from trunkline.run.terminal_curve import Signs, curve_lines
+from trunkline.types import Episode
 
 _WIDEST_CURVE = 100
 _SHOWN_STEPS = 10
@@ -83,7 +84,7 @@ class RunFiles:
 
 def show_run(run_dir: Path, out: Console) -> None:
     """Prints all that there is of a run. Raises ConfigError if `run_dir` is none."""
-    _print_what_can_be_encoded(out)
+    print_what_can_be_encoded(out)
     run = RunFiles.read(run_dir)
     _say(_headline(run), out)
     _print_curve(run, out)
@@ -95,20 +96,25 @@ def show_run(run_dir: Path, out: Console) -> None:
 
 def show_episode(run_dir: Path, episode_id: str, out: Console) -> None:
     """Prints one episode. Raises ConfigError if neither the journal nor a file under episodes/ has it."""
-    _print_what_can_be_encoded(out)
+    print_what_can_be_encoded(out)
     run = RunFiles.read(run_dir)
     with _journal(run_dir) as journal:
         if journal is None:
             print_readable(_find(run_dir, episode_id), out)
             return
-        try:
-            episode = journal.read_episode(episode_id)
-        except ConfigError:
-            raise ConfigError(
-                f"no ended episode {episode_id!r} is on record in {run_dir}; episodes/*.jsonl has their ids, such as g000012-a03"
-            ) from None
+        episode = read_episode(journal, episode_id, run_dir)
         out.print(legend(out), soft_wrap=True)
         print_episode(episode, CreditBook(journal, run.recipe).credit(episode), run.tokenizer(), out)
+
+
+def read_episode(journal: JournalReader, episode_id: str, run_dir: Path) -> Episode:
+    """An episode of a run. Raises ConfigError that says where its ids are, if it is not on record."""
+    try:
+        return journal.read_episode(episode_id)
+    except ConfigError:
+        raise ConfigError(
+            f"no ended episode {episode_id!r} is on record in {run_dir}; episodes/*.jsonl has their ids, such as g000012-a03"
+        ) from None
 
 
 def _headline(run: RunFiles) -> str:
@@ -253,7 +259,7 @@ def _find(run_dir: Path, episode_id: str) -> dict[str, Any]:
     raise ConfigError(f"no episode {episode_id!r} under {run_dir / 'episodes'}; ids look like g000012-a03")
 
 
-def _print_what_can_be_encoded(out: Console) -> None:
+def print_what_can_be_encoded(out: Console) -> None:
     """On an output without UTF, names of a task that it does not know come out as question marks, not as an error."""
     if isinstance(out.file, io.TextIOWrapper):
         out.file.reconfigure(errors="replace")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
+from trunkline.evals.strands import Strand, strands_of
 from trunkline.models.tokenizer import Tokenizer
 from trunkline.run.credit import Credit
 from trunkline.run.directory import readable_episode
@@ -35,22 +36,25 @@ def has_colour(out: Console) -> bool:
 
 
 def print_episode(episode: Episode, credit: Credit, tokenizer: Tokenizer | None, out: Console) -> None:
-    """Header, conversation, calls, rewards, and the cause of a failure."""
+    """Header, conversation, calls, rewards, and the cause of a failure. The main conversation comes first, then every other context."""
     _print_header(readable_episode(episode), credit, out)
-    replies = {call.reply_node: call for call in episode.completions}
-    for index, node in enumerate(episode.messages):
-        place = _place(index, node.parent, node.message.role)
-        call = replies.get(index)
-        said = plain(_written(node), out) if call is None else _sampled(call, node, credit, tokenizer, out)
-        _print_line(Text.assemble(f"  {place}: ", said), out)
+    for place, strand in enumerate(strands_of(episode)):
+        if place:
+            _print_line(plain(f"  {_branch(episode, strand)}", out), out)
+        for index in strand.own:
+            node, number = episode.messages[index], strand.calls.get(index)
+            said = plain(_written(node), out) if number is None else _sampled(episode, number, credit, tokenizer, out)
+            _print_line(Text.assemble(f"  [{index}] {node.message.role}: ", said), out)
     for number, call in enumerate(episode.completions):
-        _print_line(plain(f"  call {number}: {_call_numbers(call)}: {_fate(call, credit)}", out), out)
+        _print_line(plain(f"  call {number}: {_call_numbers(call)}: {_fate(call, number, credit)}", out), out)
+        for fact in _noted(call):
+            _print_line(plain(f"    {fact}", out), out)
     _print_end(readable_episode(episode), out)
 
 
 def print_readable(entry: Mapping[str, Any], out: Console) -> None:
     """The same from a line of episodes/*.jsonl, which has no tokens: for runs whose journal is gone."""
-    _print_header(entry, Credit(None, None, "unknown: without journal.sqlite there are no tokens to show"), out)
+    _print_header(entry, Credit(None, (), "unknown: without journal.sqlite there are no tokens to show"), out)
     for message in entry["messages"]:
         calls = " ".join(f"{call['name']}({call['arguments']})" for call in message.get("tool_calls", ()))
         place = _place(message["id"], message["parent"], message["role"])
@@ -68,6 +72,8 @@ def _print_header(entry: Mapping[str, Any], credit: Credit, out: Console) -> Non
     fate = (
         f"not trained: {credit.reason}" if credit.advantage is None else f"trained in step {credit.step}, advantage {credit.advantage:+.3f}"
     )
+    if len(set(credit.advantages)) > 1:
+        fate += f" at its first call to {credit.advantages[-1]:+.3f} at its last"
     _print_line(plain(f"{entry['episode_id']} · task {entry['task_id']} · {entry['status']} · {reward} · {fate}", out), out)
 
 
@@ -77,7 +83,8 @@ def _print_end(entry: Mapping[str, Any], out: Console) -> None:
         size = f", {act['num_bytes']:,} bytes" if act["num_bytes"] else ""
         _print_line(plain(f"  {act['op']} {act['detail']}{status} ({act['seconds']:.3f} s{size})", out), out)
     for reward in entry["rewards"]:
-        _print_line(plain(f"  {reward['name']} {reward['value']:g}: {reward['evidence']}", out), out)
+        place = "" if reward.get("at") is None else f" at call {reward['at']}"
+        _print_line(plain(f"  {reward['name']}{place} {reward['value']:g}: {reward['evidence']}", out), out)
     if failure := entry["failure"]:
         _print_line(plain(f"  {failure['kind']} at the {failure['boundary']} boundary: {failure['message']}", out), out)
 
@@ -88,17 +95,43 @@ def _place(index: int, parent: int | None, role: str) -> str:
     return f"[{index}]{follows} {role}"
 
 
+def _branch(episode: Episode, strand: Strand) -> str:
+    """'a context of its own (fresh):', or where it leaves another one, and how."""
+    lineage = "" if strand.first_call is None else f" ({episode.completions[strand.first_call].facts.lineage})"
+    if not strand.copied:
+        return f"a context of its own{lineage}:"
+    return f"another way on from [{strand.copied[-1]}]{lineage}:"
+
+
+def _noted(call: Completion) -> Iterator[str]:
+    """What the gateway noted of a call that is out of the ordinary."""
+    facts = call.facts
+    if facts.lineage not in ("first", "extension"):
+        yield f"context: {facts.lineage}"
+    if facts.format_error is not None:
+        yield f"its calls reached the agent as text: {facts.format_error}"
+    if facts.num_foreign:
+        yield f"assistant turns in its prompt that were not sampled in this episode: {facts.num_foreign}"
+    if facts.num_discarded:
+        yield f"tokens left out after the client's stop string: {facts.num_discarded}"
+    yield from (f"not honoured: {what}" for what in facts.not_honoured)
+
+
 def _written(node: MessageNode) -> str:
-    calls = " ".join(f"{call.name}({call.arguments})" for call in node.message.tool_calls)
-    return node.message.content + calls
+    message = node.message
+    thinking = [f"(thinking: {message.reasoning})"] if message.reasoning else []
+    calls = [f"{call.name}({call.arguments})" for call in message.tool_calls]
+    return " ".join([*thinking, *([message.content] if message.content else []), *calls])
 
 
-def _sampled(call: Completion, node: MessageNode, credit: Credit, tokenizer: Tokenizer | None, out: Console) -> Text:
-    """A reply as its tokens, special ones included; as its text where the run has no tokenizer."""
+def _sampled(episode: Episode, number: int, credit: Credit, tokenizer: Tokenizer | None, out: Console) -> Text:
+    """The reply of call `number` as its tokens, special ones included; as its text where the run has no tokenizer."""
+    call = episode.completions[number]
+    node = episode.messages[call.reply_node]
     is_trained = credit.drop_reason(call) is None
     said = plain(_written(node) if tokenizer is None else _decoded(tokenizer, call.generation.token_ids), out)
     if has_colour(out):
-        advantage = credit.advantage or 0.0
+        advantage = credit.advantages[number] if is_trained else 0.0
         said.stylize(_TRAINED_STYLES[(advantage > 0) - (advantage < 0)] if is_trained else _DROPPED_STYLE)
         return said
     opening, closing = _TRAINED if is_trained else _DROPPED
@@ -119,11 +152,11 @@ def _call_numbers(call: Completion) -> str:
     return f"{prompt}, {call.num_sampled} sampled, {generation.finish_reason}, policy {versions}"
 
 
-def _fate(call: Completion, credit: Credit) -> str:
+def _fate(call: Completion, number: int, credit: Credit) -> str:
     reason = credit.drop_reason(call)
     if reason is not None:
         return f"not trained: {reason}"
-    return f"trained at advantage {credit.advantage:+.3f}" if call.num_sampled else "nothing to train"
+    return f"trained at advantage {credit.advantages[number]:+.3f}" if call.num_sampled else "nothing to train"
 
 
 def plain(text: str, out: Console, *, indent: str = "      ") -> Text:

@@ -37,7 +37,8 @@ from trunkline.run.directory import RunDirectory
 from trunkline.run.processes import Child, child_environment, child_process
 from trunkline.run.recipe import AgentConfig, Recipe
 from trunkline.run.scratch import prepare_folder
-from trunkline.tasks.lookup import vocabulary
+from trunkline.tasks.base import SpelledTaskset
+from trunkline.tasks.catalog import load_taskset
 from trunkline.trainer.client import TrainerClient
 from trunkline.types import PolicyVersion
 
@@ -114,8 +115,14 @@ async def guarded(work: Coroutine[Any, Any, Result], *watchers: Coroutine[Any, A
 
 
 async def make_policy_folder(recipe: Recipe, folder: Path) -> None:
-    """Fills `folder` with a randomly initialised policy of the recipe's sizes and the taskset's tokenizer."""
-    prepare_folder(folder, recipe.model.scratch, pieces=vocabulary.PIECES, characters=vocabulary.CHARACTERS)
+    """Fills `folder` with a randomly initialised policy of the recipe's sizes and the taskset's tokenizer.
+
+    Raises ConfigError for a taskset that has no vocabulary.
+    """
+    taskset = load_taskset(recipe.taskset.name, recipe.taskset.options)
+    if not isinstance(taskset, SpelledTaskset):
+        raise ConfigError(f"a model from scratch needs a taskset with a vocabulary, {taskset.name!r} has none; set model.path")
+    prepare_folder(folder, recipe.model.scratch, pieces=taskset.pieces, characters=taskset.characters)
     arguments = ["-m", "trunkline.run.scratch", str(folder), "--seed", str(recipe.seed)]
     process = await asyncio.create_subprocess_exec(
         sys.executable, *arguments, env=child_environment(folder), stderr=asyncio.subprocess.PIPE, stdin=asyncio.subprocess.DEVNULL
@@ -221,11 +228,12 @@ async def rollout_side(
                 budget=_session_budget(recipe.agent),
                 deadline_s=recipe.agent.deadline_s,
                 base_url=f"http://127.0.0.1:{wire.port}",
-            )
+            ).rewarding(recipe.rewards)
 
         runner, greedy_runner = attempt_runner(recipe.agent.temperature), attempt_runner(0.0)
         yield RolloutSide(engine.client, engine.child, gateway, journal, runner, greedy_runner)
 
 
 def _session_budget(agent: AgentConfig) -> SessionBudget:
-    return SessionBudget(max_calls=agent.max_turns, max_tokens=agent.max_turns * agent.max_tokens, max_context=agent.max_context)
+    max_calls = agent.max_turns * (1 + agent.sub_agents.max_sub_agents)
+    return SessionBudget(max_calls=max_calls, max_tokens=max_calls * agent.max_tokens, max_context=agent.max_context)

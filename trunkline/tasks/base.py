@@ -37,6 +37,25 @@ class DemonstratingTaskset(Taskset, Protocol):
 
 
 @runtime_checkable
+class SpelledTaskset(Taskset, Protocol):
+    """A taskset that says what its texts are made of, so that a tokenizer can be made for it.
+
+    >>> class OneTask:
+    ...     pieces, characters = ("Say yes",), "yes"
+    """
+
+    @property
+    def pieces(self) -> tuple[str, ...]:
+        """Kept whole."""
+        ...
+
+    @property
+    def characters(self) -> str:
+        """What the rest is spelled with."""
+        ...
+
+
+@runtime_checkable
 class CertifiableTaskset(Taskset, Protocol):
     """A taskset that says how it may be cheated, so that its verifier can be put to the proof.
 

@@ -5,26 +5,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trunkline.trainer.advantages import advantages
-from trunkline.types import Completion, Group, PolicyVersion, TrainSample
+from trunkline.types import Completion, Episode, Group, PolicyVersion, TrainSample
 
 
 def samples_from_groups(groups: Sequence[Group], *, baseline: str, version: PolicyVersion | None = None) -> tuple[TrainSample, ...]:
     """One sample per trainable completion of each valid episode of the groups that carry a gradient.
 
-    An episode's reward less its group's baseline is the advantage of every token it sampled, in all its completions.
+    The advantage of every token of a completion is what its episode earned from this completion on, less its group's baseline.
     Failed episodes count neither in the baseline nor in the samples; dropped and empty completions give no sample. Completions
     sampled wholly under `version`, that of the weights the step starts from, are marked current. Raises ConfigError on an unknown
     baseline.
     """
-    samples: list[TrainSample] = []
-    for group in groups:
-        if not group.has_gradient:
-            continue
-        valid = [episode for episode in group.episodes if episode.reward is not None]
-        credit = advantages(group.valid_rewards, baseline=baseline).tolist()
-        for episode, advantage in zip(valid, credit, strict=True):
-            samples += [_sample(completion, advantage, version) for completion in episode.completions if is_trainable(completion)]
-    return tuple(samples)
+    return tuple(
+        _sample(completion, advantage, version)
+        for group in groups
+        if group.has_gradient
+        for episode, credit in credited(group, baseline=baseline)
+        for completion, advantage in zip(episode.completions, credit, strict=True)
+        if is_trainable(completion)
+    )
+
+
+def credited(group: Group, *, baseline: str) -> list[tuple[Episode, tuple[float, ...]]]:
+    """Each valid episode of a group with the advantages of its completions, in order of commit. Raises as `advantages` does.
+
+    Sub-agents that worked side by side have no other order either: what one earns counts for all that was committed before it.
+    """
+    valid = [episode for episode in group.episodes if episode.reward is not None]
+    credit = advantages(group.valid_rewards, group.earned_before, baseline=baseline)
+    return [(episode, tuple(advantage_T.tolist())) for episode, advantage_T in zip(valid, credit, strict=True)]
 
 
 def is_trainable(completion: Completion) -> bool:

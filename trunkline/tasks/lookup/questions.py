@@ -26,7 +26,8 @@ from trunkline.tasks.lookup.vocabulary import (
 )
 from trunkline.tasks.lookup.world import Lookup, World, WorldSpec
 
-Kind = Literal["one_hop.area", "one_hop.population", "two_hop.capital_population", "two_hop.pair", "comparison"]
+ShortKind = Literal["one_hop.area", "one_hop.population", "two_hop.capital_population", "two_hop.pair", "comparison"]
+Kind = Literal[ShortKind, "road"]
 
 INDEPENDENT_KINDS: tuple[Kind, ...] = ("two_hop.pair", "comparison")
 """Kinds whose lookups do not wait for each other's results."""
@@ -113,9 +114,14 @@ class InventedNames:
                 return name
 
 
-def draw_question(kind: Kind, rng: random.Random, facts: FactTable, *, instance: str, side: Side, invented: bool) -> Question:
+def names_of(rng: random.Random, facts: FactTable, side: Side, *, invented: bool) -> Names:
+    """Where an instance's entities come from."""
+    return InventedNames(rng, facts) if invented else RealNames(rng, facts, side)
+
+
+def draw_question(kind: ShortKind, rng: random.Random, facts: FactTable, *, instance: str, side: Side, invented: bool) -> Question:
     """A question of `kind` in a world of its own; two cities that are compared differ in what is shown of them."""
-    names: Names = InventedNames(rng, facts) if invented else RealNames(rng, facts, side)
+    names = names_of(rng, facts, side, invented=invented)
     while True:
         country, first, second, capital = drawn = (names.country(), names.city(), names.city(), names.city())
         if len(set(drawn)) < len(drawn):
@@ -135,7 +141,7 @@ def draw_question(kind: Kind, rng: random.Random, facts: FactTable, *, instance:
         return Question(text=text, instance=Instance(world=spec, needed=needed, answer=answer))
 
 
-def _worded(kind: Kind, world: World, *, country: str, first: str, second: str) -> tuple[str, tuple[Lookup, ...], str]:
+def _worded(kind: ShortKind, world: World, *, country: str, first: str, second: str) -> tuple[str, tuple[Lookup, ...], str]:
     """Text, needed lookups and answer."""
     first_lookup, second_lookup = Lookup(POPULATION, first), Lookup(POPULATION, second)
     match kind:

@@ -12,14 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from trunkline.errors import ConfigError, VerifierError
 from trunkline.protocols import Attempt
 from trunkline.tasks.base import Conduct
-from trunkline.tasks.lookup import attacks, demonstrations
+from trunkline.tasks.lookup import attacks, demonstrations, vocabulary
 from trunkline.tasks.lookup.facts import FactTable, Side, data_version, load_facts
-from trunkline.tasks.lookup.questions import Instance, Kind, draw_question
+from trunkline.tasks.lookup.questions import Instance, draw_question
+from trunkline.tasks.lookup.roads import LOOKUPS_BESIDE_THE_ROAD, Roads, draw_road
 from trunkline.tasks.lookup.verifier import GroundedVerifier
 from trunkline.tasks.lookup.world import LookupTools, Retrieval, World
 from trunkline.types import Message, Task
 
-MainKind = Literal["one_hop.area", "one_hop.population", "two_hop.capital_population", "two_hop.pair"]
+MainKind = Literal["one_hop.area", "one_hop.population", "two_hop.capital_population", "two_hop.pair", "road"]
 
 _MOST_LOOKUPS_NEEDED = 2
 _SIDES: Mapping[str, Side] = {"train": "train", "heldout": "heldout", "train_comparison": "train", "heldout_comparison": "heldout"}
@@ -44,6 +45,11 @@ class LookupConfig(BaseModel):
         default={"one_hop.area": 2, "one_hop.population": 2, "two_hop.capital_population": 1, "two_hop.pair": 1},
         description="Weight of each kind of question in the splits train and heldout.",
     )
+    stops: tuple[int, int] = Field((2, 6), description="Fewest and most cities on a road behind the capital; of kind road.")
+    longest_stop: int = Field(14, ge=4, description="Characters of the name of a city on a road at most.")
+    note_share: float = Field(
+        0.5, ge=0, le=1, description="Share of a road's turns in which demonstrations repeat the population before they go on."
+    )
 
     @model_validator(mode="after")
     def _has_weight(self) -> LookupConfig:
@@ -56,6 +62,20 @@ class LookupConfig(BaseModel):
         if self.timeout_share and self.call_budget < 2 * _MOST_LOOKUPS_NEEDED:
             raise ValueError(f"with timeouts call_budget must be at least {2 * _MOST_LOOKUPS_NEEDED}, got {self.call_budget}")
         return self
+
+    @model_validator(mode="after")
+    def _has_calls_for_roads(self) -> LookupConfig:
+        fewest, most = self.stops
+        if not 1 <= fewest <= most:
+            raise ValueError(f"stops are the fewest and the most cities on a road, 1 <= fewest <= most, got {self.stops}")
+        if self.has_roads and self.call_budget < (needed := LOOKUPS_BESIDE_THE_ROAD + most + 1):
+            raise ValueError(f"a road of {most} stops needs a call_budget of at least {needed}, got {self.call_budget}")
+        return self
+
+    @property
+    def has_roads(self) -> bool:
+        """True if some questions are about roads."""
+        return self.kinds.get("road", 0) > 0
 
 
 class LookupTaskset:
@@ -94,11 +114,25 @@ class LookupTaskset:
         task_id = f"{split}/{index}"
         rng = random.Random(f"trunkline/lookup/{task_id}")
         side = _SIDES[split]
-        kind: Kind = "comparison" if split.endswith("_comparison") else self._draw_kind(rng)
+        kind = "comparison" if split.endswith("_comparison") else self._draw_kind(rng)
         invented = rng.random() < self.config.invented_share and side == "train"
-        question = draw_question(kind, rng, self.facts, instance=task_id, side=side, invented=invented)
+        if kind == "road":
+            roads = Roads(*self.config.stops, self.config.longest_stop)
+            question = draw_road(rng, self.facts, roads, instance=task_id, side=side, invented=invented)
+        else:
+            question = draw_question(kind, rng, self.facts, instance=task_id, side=side, invented=invented)
         prompt = (Message("user", question.text),)
         return Task(task_id, self.name, kind, prompt, question.instance.model_dump(mode="json"))
+
+    @property
+    def pieces(self) -> tuple[str, ...]:
+        """What a tokenizer made for these tasks keeps whole."""
+        return vocabulary.PIECES + (vocabulary.ROAD_PIECES if self.config.has_roads else ())
+
+    @property
+    def characters(self) -> str:
+        """What it spells the rest with."""
+        return vocabulary.CHARACTERS
 
     def open(self, task: Task) -> Attempt:
         """Fresh tools, and a verifier that watches them. Raises VerifierError for a payload that is not this taskset's."""

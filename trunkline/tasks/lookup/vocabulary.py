@@ -17,10 +17,12 @@ AND_IN = " and in "
 WHICH_HAS_MORE = "Which has more inhabitants, "
 OR = " or "
 AND = " and "
+AND_WHERE_ITS_ROAD_ENDS = " and where does its road end?"
 
 POPULATION = "population"
 CAPITAL = "capital"
 AREA = "area"
+NEXT = "next"
 NAME = "name"
 COUNTRY = "country"
 
@@ -37,6 +39,9 @@ _EXPONENTS = tuple(f"e{exponent}" for exponent in range(1, 11))
 
 PIECES: tuple[str, ...] = (*_SENTENCES, *_CALLS, *_RESULTS, *_EXPONENTS)
 """Matched whole, longest first, wherever they occur in a text."""
+
+ROAD_PIECES: tuple[str, ...] = (AND_WHERE_ITS_ROAD_ENDS, NEXT)
+"""More of them, where there are questions about roads; apart, so that other policies keep their token ids."""
 
 NAME_CHARACTERS = string.ascii_letters + " '-."
 """What names are spelled with."""

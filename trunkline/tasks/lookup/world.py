@@ -18,6 +18,7 @@ from trunkline.tasks.lookup.vocabulary import (
     CAPITAL,
     COUNTRY,
     NAME,
+    NEXT,
     OVER_BUDGET,
     POPULATION,
     TIMED_OUT,
@@ -32,13 +33,21 @@ _COUNTRY_POPULATION = (math.log(1e5), math.log(1e9))
 _CITY_POPULATION = (math.log(1e4), math.log(2e7))
 
 
+LATENCY_S = 1.0
+"""What a lookup takes on the virtual clock: some fifty sampled tokens, as a request over a network does."""
+
+
 def _tool(name: str, description: str, argument: str) -> ToolSpec:
     properties = {argument: {"type": "string"}}
-    return ToolSpec(name, description, {"type": "object", "properties": properties, "required": [argument], "additionalProperties": False})
+    schema = {"type": "object", "properties": properties, "required": [argument], "additionalProperties": False}
+    return ToolSpec(name, description, schema, latency_s=LATENCY_S)
 
 
 ARGUMENTS: Mapping[str, str] = {POPULATION: NAME, CAPITAL: COUNTRY, AREA: COUNTRY}
 """Each tool's one argument."""
+
+ROAD_ARGUMENTS: Mapping[str, str] = {POPULATION: NAME, CAPITAL: COUNTRY, NEXT: NAME}
+"""The same in a world with a road."""
 
 TOOL_SPECS = (
     _tool(POPULATION, "Inhabitants of a city or country, such as 7.7e6", NAME),
@@ -46,6 +55,9 @@ TOOL_SPECS = (
     _tool(AREA, "Area of a country in km2, such as 1.3e6", COUNTRY),
 )
 """What the agent may offer to the model."""
+
+ROAD_TOOL_SPECS = (*TOOL_SPECS[:2], _tool(NEXT, "The next city on the road, none at its end", NAME))
+"""The same in a world with a road."""
 
 
 class Lookup(NamedTuple):
@@ -70,6 +82,13 @@ class WorldSpec(BaseModel):
     """Country to capital; these exist in this instance alone."""
     invented_cities: tuple[str, ...] = ()
     """More cities of this instance alone."""
+    road: tuple[str, ...] = ()
+    """Cities in the order in which a road leads from one to the next; none: this world has no road to ask about."""
+
+    @property
+    def arguments(self) -> Mapping[str, str]:
+        """The tools of this world with each one's argument."""
+        return ROAD_ARGUMENTS if self.road else ARGUMENTS
 
 
 class World:
@@ -79,8 +98,15 @@ class World:
         self._facts = facts
         self._spec = spec
 
+    @property
+    def arguments(self) -> Mapping[str, str]:
+        """The tools of this world with each one's argument."""
+        return self._spec.arguments
+
     def answer(self, lookup: Lookup) -> str:
-        """The fact as text, `none` for what this world does not know. `tool` must be one of the three."""
+        """The fact as text, `none` for what this world does not know. `tool` must be one of this world's."""
+        if lookup.tool == NEXT:
+            return self._next(lookup.entity)
         if lookup.tool == CAPITAL:
             return self._capital(lookup.entity)
         value = self._area(lookup.entity) if lookup.tool == AREA else self._population(lookup.entity)
@@ -102,6 +128,10 @@ class World:
             return UNKNOWN_ENTITY
         cities = self._facts.cities_by_side[self._spec.side]
         return cities[int(self._uniform(CAPITAL, country) * len(cities))]
+
+    def _next(self, city: str) -> str:
+        onwards = dict(zip(self._spec.road, self._spec.road[1:], strict=False))
+        return onwards.get(city, UNKNOWN_ENTITY)
 
     def _area(self, country: str) -> float | None:
         if country in self._spec.invented_countries:
@@ -167,8 +197,13 @@ class LookupTools:
 
     @property
     def specs(self) -> tuple[ToolSpec, ...]:
-        """population, capital, area."""
-        return TOOL_SPECS
+        """population, capital, area; where there is a road, next instead of area."""
+        return ROAD_TOOL_SPECS if NEXT in self._world.arguments else TOOL_SPECS
+
+    @property
+    def arguments(self) -> Mapping[str, str]:
+        """Each tool's one argument."""
+        return self._world.arguments
 
     @property
     def retrievals(self) -> tuple[Retrieval, ...]:
@@ -189,9 +224,9 @@ class LookupTools:
         self._num_calls += 1
         if self._num_calls > self.call_budget:
             return OVER_BUDGET
-        if name not in ARGUMENTS:
+        if name not in self.arguments:
             return UNKNOWN_TOOL
-        entity = _only_argument(arguments, ARGUMENTS[name])
+        entity = _only_argument(arguments, self.arguments[name])
         if entity is None:
             return BAD_ARGUMENTS
         lookup = Lookup(name, entity)
