@@ -28,6 +28,15 @@ def trunkline_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def users_home(trunkline_home: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user's own cache, for what is slow to fetch: a published agent is installed there on first use, and stays."""
+    if _USERS_HOME is None:
+        monkeypatch.delenv("TRUNKLINE_HOME")
+    else:
+        monkeypatch.setenv("TRUNKLINE_HOME", _USERS_HOME)
+
+
 @pytest.fixture(scope="session")
 def smollm2(trunkline_home: None) -> Path:
     """The folder of SmolLM2-135M-Instruct in the user's own cache, fetched on first use; skips where it cannot be had."""

@@ -71,6 +71,10 @@ def calls_of(groups: Sequence[Group]) -> list[tuple[Any, ...]]:
     return [(one.prompt_ids, one.generation.token_ids, one.generation.logprobs) for episode in episodes for one in episode.completions]
 
 
+def statuses(groups: Sequence[Group]) -> list[str]:
+    return [episode.status for group in groups for episode in group.episodes]
+
+
 def check_rebuilt(episodes: Sequence[Episode], settings: LoopSettings, renderer: MarkupRenderer) -> None:
     for episode in episodes:
         tools = TASKSET.open(TASKS[0]).tools.specs
@@ -93,8 +97,10 @@ def test_every_context_is_made_again_to_the_token_and_a_sandbox_changes_nothing(
                 played[name] = await bench.play(ToolLoop(None, settings), specs_of(NUM_GROUPS))
                 boxed = CommandAgent(PlainCommand(loop_command(settings)), sandboxes, empty, gateway=bench.door)
                 in_sandbox = await bench.play(boxed, specs_of(NUM_GROUPS))
-                assert not [episode.failure for group in in_sandbox for episode in group.episodes if episode.status == "failed"]
                 assert calls_of(in_sandbox) == calls_of(played[name]), name
+                # The tiny format cannot write a summary that holds its own marks as text: then both fail, at the same call.
+                assert statuses(in_sandbox) == statuses(played[name]), name
+                assert name == "summary" or "failed" not in statuses(in_sandbox), name
         return played
 
     played = asyncio.run(main())
@@ -103,8 +109,7 @@ def test_every_context_is_made_again_to_the_token_and_a_sandbox_changes_nothing(
         episodes = [episode for group in groups for episode in group.episodes]
         check_rebuilt(episodes, LoopSettings(MAX_CALLS, METHODS[name]), renderer)
         assert (max(map(num_branches, episodes)) > 1) == (name != "keep_all"), name
-    asked = [episode for group in played["summary"] for episode in group.episodes if num_branches(episode) > 1]
-    assert asked, "a summary was asked for, and the conversation went on from it"
+    assert "finished" in statuses(played["summary"]), "conversations go on from a summary, and end"
 
 
 def test_another_method_or_a_changed_record_is_told_apart(policy: Path, tmp_path: Path) -> None:

@@ -7,23 +7,28 @@ import sys
 import pytest
 
 STEP = """
-import json, random, resource, time
+import json, random, resource, sys, time
 import torch
 torch.set_num_threads(1)
+from pathlib import Path
 from trunkline.models.checkpoint import init_decoder
 from trunkline.models.config import DecoderConfig
+from trunkline.run.recipe import ScratchModel
+from trunkline.run.scratch import prepare_folder
+from trunkline.tasks.lookup import vocabulary
 from trunkline.trainer.batch import SampleBatch
 from trunkline.trainer.config import OptimizerConfig, PhaseConfig
 from trunkline.trainer.step import Learner
 from trunkline.types import TrainSample
 
+folder = Path(sys.argv[1])
+prepare_folder(folder, ScratchModel(max_positions=40_000), pieces=vocabulary.PIECES, characters=vocabulary.CHARACTERS)
+config = DecoderConfig.from_hf(json.loads((folder / "config.json").read_text()))
 rng = random.Random(1)
-config = DecoderConfig(vocab_size=700, hidden_size=64, intermediate_size=192, num_layers=3, num_heads=4, num_kv_heads=4, head_dim=16,
-                       max_positions=40_000)
-trunk = tuple(rng.randrange(700) for _ in range(32_768))
+trunk = tuple(rng.randrange(config.vocab_size) for _ in range(32_768))
 samples = []
 for call in range(64):
-    response = tuple(rng.randrange(700) for _ in range(64))
+    response = (call,) + tuple(rng.randrange(config.vocab_size) for _ in range(63))
     n, m = len(trunk), len(response)
     streams = [(0.0,) * n + (value,) * m for value in (-6.5, 1.0 - call % 2 * 2)]
     samples.append(TrainSample(trunk + response, (False,) * n + (True,) * m, *streams))
@@ -45,8 +50,8 @@ print(json.dumps({
 
 
 @pytest.mark.timeout(1800)
-def test_64_calls_on_a_trunk_of_32k_tokens_are_trained_within_4_gb():
-    done = subprocess.run([sys.executable, "-c", STEP], capture_output=True, text=True, check=True, timeout=1700)
+def test_64_calls_on_a_trunk_of_32k_tokens_are_trained_within_4_gb(tmp_path):
+    done = subprocess.run([sys.executable, "-c", STEP, str(tmp_path)], capture_output=True, text=True, check=True, timeout=1700)
     measured = json.loads(done.stdout)
     sys.stderr.write(done.stdout)
     assert measured["num_flat_tokens"] == 64 * (32_768 + 64)

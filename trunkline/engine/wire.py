@@ -112,9 +112,9 @@ class WireGeneration(msgspec.Struct):
         (choice,) = self.choices
         return Generation(
             tuple(choice.token_ids),
-            tuple(token.logprob for token in choice.logprobs.content),
+            tuple([token.logprob for token in choice.logprobs.content]),
             choice.finish_reason,
-            tuple(VersionSpan(span.start, span.end, PolicyVersion.parse(span.version)) for span in choice.weight_versions),
+            tuple([VersionSpan(span.start, span.end, PolicyVersion.parse(span.version)) for span in choice.weight_versions]),
         )
 
 

@@ -140,7 +140,7 @@ class MarkupRenderer:
         is_closed = bool(completion_ids) and completion_ids[-1] == self._end_id
         body = completion_ids[:-1] if is_closed else completion_ids
         # Models whose embedding is padded beyond the vocabulary may sample ids that have no text.
-        if any(token >= self._tokenizer.vocab_size for token in body):
+        if max(body, default=-1) >= self._tokenizer.vocab_size:
             return Parsed(Message("assistant", self.text(body)), "tokens without text")
         turn = self._markup.calls.read_turn(self._tokenizer, body, tools)
         if turn is None:

@@ -14,7 +14,6 @@ from trunkline import __version__
 from trunkline.errors import ConfigError
 from trunkline.evals.atif import episode_to_atif, import_trajectory
 from trunkline.evals.atif_schema import Agent, read_trajectory, write_trajectory
-from trunkline.models.atomic import replacing
 from trunkline.pool.journal_reader import JournalReader
 from trunkline.run.credit import Credit
 from trunkline.run.show import RunFiles, print_what_can_be_encoded, read_episode
@@ -84,7 +83,6 @@ def _journal(run_dir: Path) -> JournalReader:
 def _write(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}; give another place to --atif") from None
