@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import re
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.scripted_scene import WORD, OneTask, Script, Seen, in_turn, installed_or_skipped, says, work
 from trunkline.agents.adapter import Adapter
+from trunkline.types import Message
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.usefixtures("users_home")]
 
@@ -28,9 +31,10 @@ def episode(name: str, script: Script, folder: Path, *, max_context: int = 200_0
         environment = {**adapter.file.environment, **variables}
         adapter = Adapter(adapter.file.model_copy(update={"environment": environment}), adapter.path)
     seen = asyncio.run(work(adapter, script, folder, task=task, max_context=max_context))
-    print(f"\n{name}: {len(seen.calls)} calls, {dict(seen.lineage)}, prompts of {[len(call.prompt_ids) for call in seen.calls]} tokens")
+    sys.stdout.write(f"\n{name}: {len(seen.calls)} calls, {dict(seen.lineage)}\n")
     for call in seen.calls:
-        print(f"  {call.facts.wire} {call.facts.lineage}, {call.num_shared} tokens shared; not honoured: {list(call.facts.not_honoured)}")
+        facts, tokens = call.facts, f"{call.num_shared} of {len(call.prompt_ids)} prompt tokens shared"
+        sys.stdout.write(f"  {facts.wire} {facts.lineage}, {tokens}; not honoured: {list(facts.not_honoured)}\n")
     seen.require_success()
     seen.require_exact_tokens()
     assert {call.facts.wire for call in seen.calls} == {adapter.file.wire}
@@ -112,7 +116,7 @@ def test_a_code_agent_acts_by_python_and_its_stop_strings_are_kept(tmp_path):
 
 
 def test_claude_codes_sub_agent_is_a_fresh_conversation_beside_the_main_one(tmp_path):
-    def script(prompt: str) -> object:
+    def script(prompt: str) -> Message:
         num_turns = prompt.count("<|im_start|>assistant\n") - 1
         if SUBTASK in prompt and "Write it to note.txt" not in prompt:
             return says("", ("Bash", {"command": f"printf {WORD} | wc -c", "description": "count"})) if num_turns == 0 else says("Ten.")
@@ -127,6 +131,22 @@ def test_claude_codes_sub_agent_is_a_fresh_conversation_beside_the_main_one(tmp_
     assert "Ten." in seen.prompts[3]
 
 
+def test_codex_sub_agent_is_a_conversation_of_its_own(tmp_path):
+    def script(prompt: str) -> Message:
+        num_turns = prompt.count("<|im_start|>assistant\n") - 1
+        if "Write it to note.txt" not in prompt:
+            return says("", ("exec_command", {"cmd": f"printf {WORD} | wc -c"})) if num_turns == 0 else says("Ten.")
+        if num_turns == 0:
+            return says("", ("multi_agent_v1__spawn_agent", {"message": SUBTASK}))
+        agent = re.findall(r'agent_id":"([0-9a-f-]+)"', prompt)[-1:]
+        return says("", ("multi_agent_v1__wait_agent", {"targets": agent, "timeout_ms": 60_000})) if num_turns == 1 else says(WORD)
+
+    seen, _ = episode("codex", script, tmp_path)
+    sub = [call for call, prompt in zip(seen.calls, seen.prompts, strict=True) if "Write it to note.txt" not in prompt]
+    assert len(sub) == 2 and sub[0].parent_id is None and sub[1].parent_id == sub[0].completion_id
+    assert len(seen.calls) == 5 and '{"completed":"Ten."}' in seen.prompts[4]
+
+
 def _compacting(prompt_of_summary: str, tool: str, argument: str, summary: str = SUMMARY) -> Script:
     """Writes, prints much, reads; says a summary when it is asked for one."""
     turns = in_turn(
@@ -136,7 +156,7 @@ def _compacting(prompt_of_summary: str, tool: str, argument: str, summary: str =
         says(f"It holds {WORD}."),
     )
 
-    def script(prompt: str):
+    def script(prompt: str) -> Message:
         asked = prompt[prompt.rfind("<|im_start|>user") :]
         return says(summary) if prompt_of_summary in asked else turns(prompt)
 
