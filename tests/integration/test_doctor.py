@@ -72,6 +72,8 @@ def test_a_healthy_run_has_no_fault(healthy: Path) -> None:
     assert diagnosis.is_finished and diagnosis.num_steps == 3
     for check in ("sampler/trainer gap", "all-equal groups", "stale samples", "entropy collapse", "rewritten history", "tools"):
         assert finding(diagnosis, check).verdict in ("ok", "warning"), check
+    again = check_rebuilt(healthy)
+    assert again.verdict == "ok" and again.value == 1.0, again
 
 
 def test_a_policy_that_was_taught_nothing_has_all_equal_groups_for_lack_of_a_cold_start(untrained: Path) -> None:
@@ -99,6 +101,7 @@ def test_an_agent_that_changes_its_past_is_named(healthy: Path, tmp_path: Path) 
     train_planted(tmp_path / "run", policy=healthy / "checkpoints" / "cold-start", fault="rewriting-agent")
     first = diagnose(tmp_path / "run").findings[0]
     assert first.check == "rewritten history" and first.verdict == "fault"
+    assert check_rebuilt(tmp_path / "run").verdict == "fault", "nor is it what the recipe's loop would make of the record"
 
 
 def test_the_command_prints_the_cause_and_ends_with_0_though_there_is_a_fault(untrained: Path) -> None:

@@ -304,6 +304,24 @@ def test_calls_that_still_run_at_the_end_are_cut_off_with_an_answer(caplog):
     assert [record.getMessage() for record in caplog.records] == []
 
 
+def test_an_mcp_client_that_leaves_amid_its_request_disturbs_nobody(capfd):
+    async def scenario():
+        async with serve_tools(Echo()) as door:
+            host, port = door.base_url.removeprefix("http://").split(":")
+            _, writer = await asyncio.open_connection(host, int(port))
+            head = f"POST /mcp HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {door.key}\r\ncontent-length: 99\r\n"
+            headers = {**HEADERS, "mcp-protocol-version": MODES[1]}
+            writer.write((head + "".join(f"{name}: {value}\r\n" for name, value in headers.items()) + "\r\n{").encode())
+            await writer.drain()
+            await asyncio.sleep(0.2)
+            writer.close()
+            async with mcp(door) as client:
+                assert (await client.call_tool("echo", {"text": "x"})).content[0].text == 'echo: {"text": "x"}'
+
+    run(scenario)
+    assert "ClientDisconnect" not in capfd.readouterr().err
+
+
 def test_a_door_that_nobody_used_closes_at_once():
     async def scenario():
         async with serve_tools(Echo()) as door:

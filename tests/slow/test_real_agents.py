@@ -9,6 +9,7 @@ import asyncio
 import dataclasses
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -121,7 +122,9 @@ def test_claude_codes_sub_agent_is_a_fresh_conversation_beside_the_main_one(tmp_
         if SUBTASK in prompt and "Write it to note.txt" not in prompt:
             return says("", ("Bash", {"command": f"printf {WORD} | wc -c", "description": "count"})) if num_turns == 0 else says("Ten.")
         if num_turns == 0:
-            return says("", ("Agent", {"description": "count", "prompt": SUBTASK, "subagent_type": "general-purpose"}))
+            # It would run beside the main conversation; waited for, the order of calls is the same every time.
+            asked = {"description": "count", "prompt": SUBTASK, "subagent_type": "general-purpose", "run_in_background": False}
+            return says("", ("Agent", asked))
         return says("", ("Bash", {"command": f"printf {WORD} > note.txt", "description": "write"})) if num_turns == 1 else says(WORD)
 
     seen, _ = episode("claude-code", script, tmp_path)
@@ -147,11 +150,11 @@ def test_codex_sub_agent_is_a_conversation_of_its_own(tmp_path):
     assert len(seen.calls) == 5 and '{"completed":"Ten."}' in seen.prompts[4]
 
 
-def _compacting(prompt_of_summary: str, tool: str, argument: str, summary: str = SUMMARY) -> Script:
+def _compacting(prompt_of_summary: str, tool: str, argument: str, *, prints: Sequence[str] = (COUNT,), summary: str = SUMMARY) -> Script:
     """Writes, prints much, reads; says a summary when it is asked for one."""
     turns = in_turn(
         says("", (tool, {argument: f"printf {WORD} > note.txt"})),
-        says("", (tool, {argument: COUNT})),
+        *(says("", (tool, {argument: command})) for command in prints),
         says("", (tool, {argument: "cat note.txt"})),
         says(f"It holds {WORD}."),
     )
@@ -173,7 +176,9 @@ def _require_compaction(seen: Seen) -> None:
 
 
 def test_claude_code_compacts_its_history_and_goes_on(tmp_path):
-    script = _compacting("an <analysis> block followed by a <summary> block", "Bash", "command", f"<summary>\n{SUMMARY}\n</summary>")
+    script = _compacting(
+        "an <analysis> block followed by a <summary> block", "Bash", "command", summary=f"<summary>\n{SUMMARY}\n</summary>"
+    )
     # Half of the smallest window that it takes: its own prompt has some 28,000 tokens of the test's vocabulary.
     seen, _ = episode("claude-code", script, tmp_path, max_context=100_000, CLAUDE_AUTOCOMPACT_PCT_OVERRIDE="50")
     _require_compaction(seen)
@@ -186,6 +191,7 @@ def test_codex_compacts_its_history_and_goes_on(tmp_path):
 
 
 def test_langchain_summarises_its_history_and_goes_on(tmp_path):
-    script = _compacting("Messages to summarize", "shell", "command")
-    seen, _ = episode("langchain", script, tmp_path, max_context=12_000)
+    # It is summarised before a call whose history has, by its own count of four characters a token, half of the context.
+    script = _compacting("Messages to summarize", "shell", "command", prints=["seq 1 800"] * 4)
+    seen, _ = episode("langchain", script, tmp_path, max_context=6000)
     _require_compaction(seen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from trunkline.errors import AgentError, ConfigError
 from trunkline.run.recipe import load_recipe
 
 QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.toml"
+DOCS = QUICKSTART.parents[1] / "docs" / "06-agents.md"
 PLACES = Places(
     base_url="http://127.0.0.1:8700/s/KEY/v1",
     api_key="KEY",
@@ -116,6 +118,18 @@ def test_every_shipped_adapter_is_right_pinned_and_named_as_its_file():
             if path.endswith(".toml"):
                 assert tomllib.loads(text)["model"] == "tiny"
         assert all(path.is_file() for path in one.own_files())
+
+
+def test_the_example_of_the_docs_is_right(tmp_path):
+    (example,) = re.findall(r"```toml\n(.*?)```", DOCS.read_text(), flags=re.DOTALL)
+    launch = adapter(tmp_path, example).launch(PLACES)
+    assert launch.argv[1:3] == ("--task-file", PLACES.prompt_file)
+
+
+def test_the_docs_table_has_every_shipped_adapter_with_its_version():
+    table = DOCS.read_text()
+    for one in shipped_adapters():
+        assert f"| `{one.file.name}` | {one.file.install.version} | {one.file.install.installer} | {one.file.wire} |" in table
 
 
 def test_the_package_carries_the_files():

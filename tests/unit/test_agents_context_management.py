@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,9 @@ import pytest
 from trunkline.agents.context_config import ContextConfig
 from trunkline.agents.context_management import load_method
 from trunkline.agents.conversation import BAD_TASK, NONE_LEFT, Conversations
+from trunkline.errors import ConfigError
+from trunkline.run.agent_side import loop_command, loop_settings
+from trunkline.run.recipe import load_recipe
 
 ROOT = Path(__file__).parents[2]
 TASK = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
@@ -160,3 +164,24 @@ def test_what_a_sandbox_imports_for_it_is_built_in() -> None:
     program += "print([name for name in set(sys.modules) - before if not name.startswith('trunkline')])"
     printed = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     assert printed.stdout.strip() == "['__future__']"
+
+
+@pytest.mark.parametrize("section", ["agent.context.method=drop_all", "agent.sub_agents.depth=1"])
+def test_another_agent_than_our_loop_has_no_context_management_and_no_sub_agents(section: str) -> None:
+    with pytest.raises(ConfigError, match="is of our own loop, but the recipe names another agent"):
+        load_recipe(ROOT / "recipes" / "quickstart.toml", [section, 'agent.command=["true"]'])
+
+
+def test_managed_demonstrations_without_a_method_are_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"managed_share shows what agent\.context leaves"):
+        load_recipe(ROOT / "recipes" / "quickstart.toml", ["cold_start.managed_share=0.5"])
+
+
+def test_what_a_recipe_says_reaches_the_loop_in_a_sandbox() -> None:
+    recipe = load_recipe(ROOT / "recipes" / "long-lookup.toml", ["agent.sub_agents.depth=2", "agent.sub_agents.limit=3"])
+    assert json.loads(loop_command(loop_settings(recipe))[-1]) == {
+        "max_turns": recipe.agent.max_turns,
+        "context": {"method": "drop_all", "fraction": 0.7, "keep_last": True, "max_context": 96},
+        "depth": 2,
+        "max_sub_agents": 3,
+    }

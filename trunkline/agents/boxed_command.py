@@ -101,7 +101,8 @@ class CommandAgent:
         except CommandNotStarted as error:
             raise ConfigError(f"{error}; inside are sandbox.toolchain, this Python and /usr, and nothing else of this host") from error
         if result.status != 0:
-            raise AgentError(complaint(launch.argv[0], result.status, result.stderr, hidden=(assignment.api_key, tools.key)))
+            hidden = (assignment.api_key, tools.key)
+            raise AgentError(complaint(launch.argv[0], result.status, result.stderr, hidden=hidden, stdout=result.stdout))
         return await read_answer(launch.answer, sandbox, result)
 
     def _command(self, launch: Launch, model: Mapping[str, str]) -> Command:

@@ -65,13 +65,14 @@ def answer_of(stdout: bytes, num_stdout: int) -> str:
     return answer
 
 
-def complaint(name: str, status: int, stderr: bytes, *, hidden: Sequence[str]) -> str:
-    """How a program failed, with the end of its stderr; what is `hidden` in it is a secret of the attempt."""
+def complaint(name: str, status: int, stderr: bytes, *, hidden: Sequence[str], stdout: bytes = b"") -> str:
+    """How a program failed, with the end of its stderr, or of its stdout if that is empty; `hidden` are secrets of the attempt."""
     how = f"ended with exit status {status}" if status > 0 else f"was killed by {signal.Signals(-status).name}"
-    words = stderr[-STDERR_TAIL_BYTES:].decode(errors="replace").strip()
+    stream, said = ("stdout", stdout) if stdout.strip() and not stderr.strip() else ("stderr", stderr)
+    words = said[-STDERR_TAIL_BYTES:].decode(errors="replace").strip()
     for secret in hidden:
         words = words.replace(secret, "***")
-    return f"the agent's command {name!r} {how}; the end of its stderr:\n{words or '(empty)'}"
+    return f"the agent's command {name!r} {how}; the end of its {stream}:\n{words or '(empty)'}"
 
 
 def act_of(use: ToolUse) -> SandboxAct:

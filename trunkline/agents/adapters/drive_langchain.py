@@ -11,8 +11,7 @@ from langchain.agents.middleware import SummarizationMiddleware
 from langchain_mcp_adapters.client import MultiServerMCPClient
 from langchain_openai import ChatOpenAI
 
-KEPT_MESSAGES = 4
-SUMMARISED_AT = 0.5  # of the context; the library counts tokens roughly
+SUMMARISED_AT, KEPT = 0.5, 0.2  # of the context; the library counts tokens roughly
 MAX_STEPS = 10_000  # the attempt's own budget is held by the gateway
 
 
@@ -31,7 +30,7 @@ async def work(task: dict, max_context: int) -> str:
     if task["tools"]:
         server = {"transport": "streamable_http", "url": task["mcp_url"], "headers": {"Authorization": f"Bearer {task['tools_key']}"}}
         tools += await MultiServerMCPClient({"task": server}).get_tools()
-    summary = SummarizationMiddleware(model, trigger=("tokens", int(SUMMARISED_AT * max_context)), keep=("messages", KEPT_MESSAGES))
+    summary = SummarizationMiddleware(model, trigger=("tokens", int(SUMMARISED_AT * max_context)), keep=("tokens", int(KEPT * max_context)))
     agent = create_agent(model, tools, system_prompt=told["system"] or None, middleware=[summary])
     asked = {"messages": [{"role": "user", "content": told["user"]}]}
     result = await agent.ainvoke(asked, {"recursion_limit": MAX_STEPS})

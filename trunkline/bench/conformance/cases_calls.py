@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from trunkline.bench.conformance.scene import CaseUnsupported, Scene, call_text, opening
-from trunkline.bench.conformance.wires import CHAT
+from trunkline.bench.conformance.wires import CHAT, sse_events
 
 _READ_S = 1.0
 _ENGINE_WAIT_S = 10.0
@@ -25,6 +25,26 @@ async def retry(scene: Scene) -> None:
     answered = scene.draws[-1]
     await scene.ask(CHAT, conversation.plus(*reply.echo, *CHAT.results([(reply.calls[0].call_id, f"2 million {second.mark}")])))
     scene.demand_extension(answered, scene.draws[-1])
+    await scene.settle()
+
+
+async def retry_in_flight(scene: Scene) -> None:
+    """A client that gives up on a slow answer and asks again: it gets one, and what was sampled for it is kept once or counted."""
+    gate = asyncio.Event()
+    first, second = scene.engine.plan(call_text("Paris"), gate=gate), scene.engine.plan("done")
+    conversation = opening(CHAT, f"Look. {first.mark}")
+    await _leave(scene, CHAT.body(conversation), first.entered)
+    again = asyncio.create_task(scene.post(CHAT, CHAT.body(conversation), headers={"x-stainless-retry-count": "1"}))
+    await asyncio.sleep(0.2)
+    gate.set()
+    answer = await again
+    scene.demand(answer.status == 200, f"the retry is answered {answer.status}: {answer.text[:200]}")
+    reply = CHAT.read(answer.json())
+    scene.demand(len(reply.calls) == 1, f"the retry got {reply.calls}")
+    await scene.ask(CHAT, conversation.plus(*reply.echo, *CHAT.results([(reply.calls[0].call_id, f"2 million {second.mark}")])))
+    earlier = [drawn for drawn in scene.draws[:-1] if scene.draws[-1].prompt_ids[: len(drawn.prompt_ids)] == drawn.prompt_ids]
+    scene.demand(bool(earlier), "the next prompt does not begin with the first")
+    scene.demand_extension(earlier[-1], scene.draws[-1])
     await scene.settle()
 
 
@@ -79,6 +99,21 @@ async def several_samples(scene: Scene) -> None:
         raise CaseUnsupported(f"n = 3 is refused with {answer.status}: {answer.text[:120]}")
     scene.demand(answer.status == 200, f"answers {answer.status}: {answer.text[:200]}")
     reply = CHAT.read(answer.json())
+    texts = sorted([reply.text, *(other.text for other in reply.others)])
+    scene.demand(texts == ["one", "three", "two"], f"the agent got {texts}")
+    await scene.settle()
+
+
+async def several_samples_streamed(scene: Scene) -> None:
+    """n = 3 as a stream gives three choices, and three samples in the record."""
+    scene.require("n")
+    scene.require("stream")
+    plan = scene.engine.plan("one", "two", "three")
+    answer = await scene.post(CHAT, CHAT.body(opening(CHAT, f"Count. {plan.mark}"), n=3, stream=True))
+    if answer.status in (400, 422):
+        raise CaseUnsupported(f"n = 3 is refused with {answer.status}: {answer.text[:120]}")
+    scene.demand(answer.status == 200, f"answers {answer.status}: {answer.text[:200]}")
+    reply = CHAT.join(list(sse_events(answer.text)))
     texts = sorted([reply.text, *(other.text for other in reply.others)])
     scene.demand(texts == ["one", "three", "two"], f"the agent got {texts}")
     await scene.settle()

@@ -184,6 +184,20 @@ async def anthropic_blocks(scene: Scene) -> None:
     await scene.settle()
 
 
+async def reminder_beside_a_result(scene: Scene) -> None:
+    """Messages with text behind a tool_result in one user message, as Claude Code sends its reminders: both reach the model."""
+    first, second = scene.engine.plan(call_text("Paris")), scene.engine.plan("done")
+    conversation = opening(MESSAGES, f"Look. {first.mark}")
+    reply = await scene.ask(MESSAGES, conversation)
+    scene.demand(len(reply.calls) == 1, f"the agent got {reply.calls}")
+    result = {"type": "tool_result", "tool_use_id": reply.calls[0].call_id, "content": "2 million"}
+    reminder = {"type": "text", "text": f"Be brief. {second.mark}"}
+    await scene.ask(MESSAGES, conversation.plus(*reply.echo, {"role": "user", "content": [result, reminder]}))
+    prompt = scene.engine.model.text(scene.draws[-1].prompt_ids)
+    scene.demand("2 million" in prompt and "Be brief." in prompt, f"the model saw {prompt[-300:]!r}")
+    await scene.settle()
+
+
 def _as_parts(item: Mapping[str, Any]) -> Mapping[str, Any]:
     content = item.get("content")
     return {**item, "content": [{"type": "text", "text": content}]} if isinstance(content, str) and content else item

@@ -204,6 +204,31 @@ async def parallel_calls(scene: Scene, wire: Wire) -> None:
     await scene.settle()
 
 
+async def results_in_another_order(scene: Scene) -> None:
+    """Results of two parallel calls that come back in the other order continue the sampled tokens all the same."""
+    first, second = scene.engine.plan(f"{call_text('Paris')}\n{call_text('Rome')}"), scene.engine.plan("done")
+    conversation = opening(CHAT, f"Compare. {first.mark}")
+    reply = await scene.ask(CHAT, conversation)
+    scene.demand(len(reply.calls) == 2, f"the agent got {reply.calls}")
+    results = CHAT.results([(reply.calls[1].call_id, "3 million"), (reply.calls[0].call_id, f"2 million {second.mark}")])
+    await scene.ask(CHAT, conversation.plus(*reply.echo, *results))
+    prompt = scene.engine.model.text(scene.draws[-1].prompt_ids)
+    scene.demand("3 million" in prompt and "2 million" in prompt, f"the model saw {prompt[-300:]!r}")
+    scene.demand_extensions()
+    await scene.settle()
+
+
+async def new_question(scene: Scene) -> None:
+    """A user's next question after a finished answer: whatever the format keeps of the past, both samples stay exact."""
+    first, second = scene.engine.plan("<think>\nParis it is.\n</think>\n\n2 million"), scene.engine.plan("3 million")
+    conversation = opening(CHAT, f"Paris? {first.mark}")
+    reply = await scene.ask(CHAT, conversation)
+    await scene.ask(CHAT, conversation.plus(*reply.echo, CHAT.user(f"And Rome? {second.mark}")))
+    prompt = scene.engine.model.text(scene.draws[-1].prompt_ids)
+    scene.demand("2 million" in prompt and "And Rome?" in prompt, f"the model saw {prompt[-300:]!r}")
+    await scene.settle()
+
+
 async def untrained_results(scene: Scene) -> None:
     """No token of a tool's result is trained, though the model could have written it."""
     first, second = scene.engine.plan(call_text("Paris")), scene.engine.plan("done")
