@@ -35,7 +35,7 @@ from trunkline.models.checkpoint import init_decoder, save_decoder
 from trunkline.models.config import DecoderConfig
 from trunkline.models.tokenizer import Tokenizer
 from trunkline.protocols import EpisodeSpec
-from trunkline.run.agent_side import loop_command
+from trunkline.run.agent_side import loop_command, loop_sources
 from trunkline.run.scratch import prepare_folder
 from trunkline.sandbox.config import SandboxConfig
 from trunkline.sandbox.isolated import IsolatedSandboxes
@@ -110,6 +110,37 @@ def test_every_context_is_made_again_to_the_token_and_a_sandbox_changes_nothing(
         check_rebuilt(episodes, LoopSettings(MAX_CALLS, METHODS[name]), renderer)
         assert (max(map(num_branches, episodes)) > 1) == (name != "keep_all"), name
     assert "finished" in statuses(played["summary"]), "conversations go on from a summary, and end"
+
+
+OWN_METHOD = """
+class LastResults:
+    def __init__(self, limit):
+        self.limit = limit
+
+    def instruction(self, used):
+        return None
+
+    def next_context(self, task, context, used, said):
+        return context if used < self.limit else [*task, {"role": "user", "content": context[-1]["content"]}]
+"""
+
+
+def test_a_method_of_ones_own_works_in_a_sandbox_as_here(policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "methods").mkdir()
+    (tmp_path / "methods" / "own_context_method.py").write_text(OWN_METHOD)
+    monkeypatch.syspath_prepend(str(tmp_path / "methods"))
+    settings = LoopSettings(MAX_CALLS, {"method": "own_context_method:LastResults", "limit": 40})
+
+    async def main() -> tuple[list[Group], list[Group]]:
+        config = SandboxConfig()
+        async with running(policy, tmp_path) as bench, IsolatedSandboxes.open(config, toolchain=loop_sources(settings)) as sandboxes:
+            boxed = CommandAgent(PlainCommand(loop_command(settings)), sandboxes, await sandboxes.prepare(None), gateway=bench.door)
+            return await bench.play(ToolLoop(None, settings), specs_of(3)), await bench.play(boxed, specs_of(3))
+
+    here, there = asyncio.run(main())
+    episodes = [episode for group in here for episode in group.episodes]
+    assert calls_of(here) == calls_of(there) and "failed" not in statuses(there) and max(map(num_branches, episodes)) > 1
+    check_rebuilt(episodes, settings, MarkupRenderer(Tokenizer.load(policy), TINY))
 
 
 def test_another_method_or_a_changed_record_is_told_apart(policy: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from tests.integration.doctor_runs import train_planted, train_with_cold_start
 from trunkline.evals.doctor import Diagnosis, diagnose
 from trunkline.evals.finding import Finding
 from trunkline.metrics.jsonl import read_metrics
+from trunkline.run.rebuild_check import check_rebuilt
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits for the run of all
 

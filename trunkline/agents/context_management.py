@@ -114,9 +114,11 @@ METHODS = {"keep_all": KeepAll, "sliding_window": SlidingWindow, "drop_all": Dro
 
 
 def last_turns(turns: Messages, num_turns: int) -> Messages:
-    """The last turns of a conversation, each from an assistant's message up to the next one's; what stands before the first is none."""
+    """The last turns of what followed a task, each from an assistant's message up to the next one's; all of it if it has no more."""
     starts = [place for place, message in enumerate(turns) if message["role"] == "assistant"]
-    return turns[starts[-num_turns] :] if 0 < num_turns <= len(starts) else turns if num_turns else []
+    if num_turns > len(starts):
+        return turns
+    return turns[starts[-num_turns] :] if num_turns else []
 
 
 def load_method(settings: Mapping[str, Any]) -> ContextManagement:

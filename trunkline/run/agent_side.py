@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import trunkline
 from trunkline.agents.adapter import InstalledAdapter, find_adapter
 from trunkline.agents.boxed_command import CommandAgent
 from trunkline.agents.installation import host_toolchain, installed_folder
@@ -54,7 +53,8 @@ def _launcher(recipe: Recipe, command: tuple[str, ...]) -> tuple[Launcher, Seque
         return InstalledAdapter(adapter, installed_folder(adapter), recipe.agent.max_context), host_toolchain(adapter)
     if command:
         return PlainCommand(command), tuple(_needed_by(command))
-    return PlainCommand(loop_command(loop_settings(recipe))), (Path(trunkline.__file__).parent,)
+    settings = loop_settings(recipe)
+    return PlainCommand(loop_command(settings)), loop_sources(settings)
 
 
 def loop_settings(recipe: Recipe) -> LoopSettings:
@@ -66,8 +66,16 @@ def loop_settings(recipe: Recipe) -> LoopSettings:
 
 def loop_command(settings: LoopSettings) -> tuple[str, ...]:
     """The white-box loop as a program; without site, which reads every .pth file of the environment."""
-    path = f"PYTHONPATH={Path(trunkline.__file__).parents[1]}"
+    path = "PYTHONPATH=" + ":".join(dict.fromkeys(str(source.parent) for source in loop_sources(settings)))
     return ("env", path, sys.executable, "-S", "-m", "trunkline.agents.loop_program", settings.dump())
+
+
+def loop_sources(settings: LoopSettings) -> tuple[Path, ...]:
+    """What a sandbox must show for the loop: this package, and the module or package of a method that is named by its import path."""
+    module, colon, _ = str(settings.context["method"]).partition(":")
+    names = dict.fromkeys(["trunkline", *([module.split(".")[0]] if colon else [])])
+    files = (Path(str(importlib.import_module(name).__file__)) for name in names)
+    return tuple(file.parent if file.name == "__init__.py" else file for file in files)
 
 
 def _as_seen_from_here(part: str) -> str:

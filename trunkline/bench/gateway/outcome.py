@@ -42,7 +42,7 @@ class GatewayResult(Result):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(9, 10), layout="constrained")
+        figure = Figure(figsize=(11, 10), layout="constrained")
         latencies, memory, growth = figure.subplots(3, 1, height_ratios=(3, 2, 3))
         self._draw_latencies(latencies)
         self._draw_memory(memory)
@@ -60,7 +60,7 @@ class GatewayResult(Result):
         axes.xaxis.set_minor_formatter("")
         axes.set_xlabel("added latency of a call, ms (from its scheduled time; dotted: demanded of the median)")
         axes.set_ylabel("share of calls below")
-        axes.legend(frameon=False, fontsize="x-small", loc="lower right")
+        axes.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
 
     def _draw_memory(self, axes: Axes) -> None:
         megabytes = [point.resident_bytes / _MB for point in self.memory]
