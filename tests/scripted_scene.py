@@ -139,17 +139,22 @@ class Seen:
             assert not one.facts.format_error, one.facts.format_error
 
 
-async def work(adapter: Adapter, script: Script, folder: Path, *, task: OneTask | None = None, max_context: int = 200_000) -> Seen:
+async def work(
+    adapter: Adapter, script: Script, folder: Path, *, task: OneTask | None = None, max_context: int = 200_000, max_calls: int = 60
+) -> Seen:
     """One attempt of an installed agent, from the taskset to the journal; `max_context` is what it is told, the gateway takes more."""
     engine, task = ScriptedEngine(script), task or OneTask()
     launcher = InstalledAdapter(adapter, installed_folder(adapter), max_context)
-    async with _runner(launcher, engine, task, folder) as runner:
+    budget = SessionBudget(max_calls=max_calls, max_tokens=1_000_000, max_context=400_000)
+    async with _runner(launcher, engine, task, folder, budget) as runner:
         episode = await runner.run(EpisodeSpec(task.task("heldout", 0), "g000000", 0, seed=1))
     return Seen(episode, engine.prompts)
 
 
 @asynccontextmanager
-async def _runner(launcher: InstalledAdapter, engine: ScriptedEngine, task: OneTask, folder: Path) -> AsyncIterator[AttemptRunner]:
+async def _runner(
+    launcher: InstalledAdapter, engine: ScriptedEngine, task: OneTask, folder: Path, budget: SessionBudget
+) -> AsyncIterator[AttemptRunner]:
     async with contextlib.AsyncExitStack() as stack:
         journal = Journal.open(folder / "journal.sqlite")
         stack.push_async_callback(journal.close)
@@ -158,7 +163,6 @@ async def _runner(launcher: InstalledAdapter, engine: ScriptedEngine, task: OneT
         stack.push_async_callback(serving.stop)
         sandboxes = await stack.enter_async_context(IsolatedSandboxes.open(SandboxConfig(), toolchain=host_toolchain(launcher.adapter)))
         agent = CommandAgent(launcher, sandboxes, await sandboxes.prepare(None), gateway=folder / "agents.sock")
-        budget = SessionBudget(max_calls=60, max_tokens=1_000_000, max_context=400_000)
         hold = SamplingHold(max_tokens=4096)
         yield AttemptRunner(gateway, task, agent, journal, hold=hold, budget=budget, deadline_s=DEADLINE_S, base_url="http://127.0.0.1:1")
 

@@ -113,7 +113,7 @@ def test_every_context_is_made_again_to_the_token_and_a_sandbox_changes_nothing(
 
 
 OWN_METHOD = """
-class LastResults:
+class LastPair:
     def __init__(self, limit):
         self.limit = limit
 
@@ -121,7 +121,7 @@ class LastResults:
         return None
 
     def next_context(self, task, context, used, said):
-        return context if used < self.limit else [*task, {"role": "user", "content": context[-1]["content"]}]
+        return context if used < self.limit else [*task, {"role": "user", "content": "or"}, *context[-2:]]
 """
 
 
@@ -129,7 +129,7 @@ def test_a_method_of_ones_own_works_in_a_sandbox_as_here(policy: Path, tmp_path:
     (tmp_path / "methods").mkdir()
     (tmp_path / "methods" / "own_context_method.py").write_text(OWN_METHOD)
     monkeypatch.syspath_prepend(str(tmp_path / "methods"))
-    settings = LoopSettings(MAX_CALLS, {"method": "own_context_method:LastResults", "limit": 40})
+    settings = LoopSettings(MAX_CALLS, {"method": "own_context_method:LastPair", "limit": 40})
 
     async def main() -> tuple[list[Group], list[Group]]:
         config = SandboxConfig()

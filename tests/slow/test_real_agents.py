@@ -92,6 +92,15 @@ def test_an_agent_writes_reads_calls_the_tasks_tool_and_answers_in_one_unbroken_
     assert WORD in seen.answer
 
 
+@pytest.mark.parametrize("name", [*HABITS, "smolagents"])
+def test_an_agent_whose_budget_is_spent_ends_by_itself_long_before_its_deadline(name, tmp_path):
+    habits = HABITS.get(name, HABITS["openai-agents"])
+    script = in_turn(says("", (habits.shell, {habits.argument: "true"})))
+    seen = asyncio.run(work(installed_or_skipped(name), script, tmp_path, max_calls=2))
+    assert len(seen.calls) == 2
+    assert seen.episode.status == "deadline" and seen.episode.failure.kind == "BudgetExceeded", seen.episode.failure
+
+
 def test_smolagents_writes_its_own_calls_anew_so_that_each_call_is_a_branch(tmp_path):
     script = in_turn(
         says("First.", ("shell", {"command": f"printf {WORD} > note.txt"})),

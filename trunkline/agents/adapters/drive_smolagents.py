@@ -35,6 +35,7 @@ def main() -> None:
         api_base=os.environ["OPENAI_BASE_URL"],
         api_key=os.environ["OPENAI_API_KEY"],
         client_kwargs={"timeout": None, "max_retries": 20},
+        retry=False,  # its own retries would ask for minutes after the budget is spent
     )
     with contextlib.ExitStack() as stack:
         tools = [shell]

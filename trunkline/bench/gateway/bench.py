@@ -1,6 +1,6 @@
 """The phases of `trunkline bench gateway`, and what is demanded of each. Owns which numbers are taken; not how a call is made.
 
-open loop, each wire ──► sustained ──► 1,000 sessions ──► resident memory ──► growth with the context
+resident memory; in fresh processes: open loop, each wire ──► sustained ──► 1,000 sessions ──► growth with the context
 """
 
 from __future__ import annotations
@@ -147,15 +147,16 @@ async def bench_gateway(plan: GatewayBenchPlan, folder: Path, progress: Progress
     tokenizer.save(folder / "tokenizer")
     renderer = MarkupRenderer(tokenizer, CHATML)
     (folder / "replies.json").write_bytes(msgspec.json.encode(make_replies(renderer)))
+    async with _running(plan, folder, progress) as bench:  # fresh: room that another phase had freed would hide what leaks
+        memory, memory_failures = await _memory(bench)
     async with _running(plan, folder, progress) as bench:
         for wire, num_calls in plan.open_loop_calls:
             await _open_loop(bench, wire, num_calls)
         await _sustained(bench)
         await _commits(bench)
         await _many_sessions(bench)
-        memory = await _memory(bench)
         growth = await _growth(bench, renderer, TextSource(text, 0))
-    rows = (*bench.rows, *memory_rows(memory), *growth_rows(growth))
+    rows = (*bench.rows, memory_failures, *memory_rows(memory), *growth_rows(growth))
     if not plan.is_judged:
         rows = tuple(replace(row, demand=None) for row in rows)
     title = f"Gateway before an engine that answers at once ({tokenizer_name})"
@@ -231,7 +232,7 @@ async def _many_sessions(bench: _Bench) -> None:
     bench.add_latencies(row, result, await bench.stub_seconds(), is_demanded=False)
 
 
-async def _memory(bench: _Bench) -> list[MemoryPoint]:
+async def _memory(bench: _Bench) -> tuple[list[MemoryPoint], Row]:
     plan, points = bench.plan, [MemoryPoint(0, (await bench.costs()).resident_bytes)]
     every = plan.memory_calls // plan.memory_points
 
@@ -243,8 +244,7 @@ async def _memory(bench: _Bench) -> list[MemoryPoint]:
         return asyncio.ensure_future(read(done)) if done >= every * len(points) else None
 
     result = await bench.load("resident memory", bench.load_plan(plan.memory_calls), on_line)
-    bench.add("resident memory", "failed calls", result.num_failed, "calls", Demand("<=", 0))
-    return points
+    return points, Row("resident memory", "failed calls", result.num_failed, "calls", Demand("<=", 0))
 
 
 async def _growth(bench: _Bench, renderer: MarkupRenderer, text: TextSource) -> list[GrowthPoint]:
