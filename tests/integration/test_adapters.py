@@ -189,6 +189,7 @@ def test_list_and_show_say_what_is_there(index):
     assert 'wire = "responses"' in shown and "not installed; goes to" in shown
 
 
+@pytest.mark.timeout(900)  # the first time it is installed
 def test_openai_agents_unmodified_works_through_a_whole_episode(tmp_path, users_home):
     adapter = installed_or_skipped("openai-agents")
     task = OneTask()

@@ -117,6 +117,21 @@ def test_a_sub_agents_context_and_a_side_request_are_fresh():
     assert lineage(agent.ask(*messages)) == "extension"
 
 
+def test_a_context_that_shares_only_a_preamble_is_fresh():
+    agent, preamble = Agent(), Message("user", "The working directory is /home.")
+    reply = agent.ask(SYSTEM, preamble, QUESTION, answers="I look.").message
+    assert lineage(agent.ask(SYSTEM, preamble, Message("user", "Look up Chad alone."))) == "fresh"
+    assert lineage(agent.ask(SYSTEM, preamble, QUESTION, reply, Message("user", "go on"))) == "extension"
+
+
+def test_a_history_told_in_other_words_is_an_edit():
+    agent = Agent()
+    reply = agent.ask(SYSTEM, QUESTION, call="x").message
+    told = Message("assistant", f"I called {reply.tool_calls[0].name}.")
+    committed = agent.ask(SYSTEM, QUESTION, told, Message("user", "It said 7."))
+    assert (lineage(committed), committed.completion.facts.num_foreign) == ("edited", 1)
+
+
 def test_turns_that_the_model_never_wrote_are_counted():
     agent = Agent()
     messages = agent.worked(turns=1)

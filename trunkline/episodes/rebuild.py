@@ -69,7 +69,7 @@ class _Replay:
         self._recorder = EpisodeRecorder(episode.episode_id)
         self._session_id = episode.completions[0].session_id
         self._waiting: list[_Waiting] = []
-        self._told_in: dict[str, int] = {}  # by tool call: the place of the completion that made it
+        self._made_by: dict[str, tuple[int, int]] = {}  # by id of a call: the completion that made it, and which of its calls it is
 
     async def play(self, settings: LoopSettings, tools: Sequence[ToolSpec]) -> Rebuilt:
         conversations = Conversations(
@@ -111,7 +111,7 @@ class _Replay:
         if generation.finish_reason == "abort":  # its client was told to ask again
             return None
         self._waiting.remove(same)
-        self._told_in.update({call.call_id: place for call in committed.message.tool_calls})
+        self._made_by.update({call.call_id: (place, number) for number, call in enumerate(committed.message.tool_calls)})
         body = msgspec.json.decode(same.request.body(Answer((committed,), model="", created=0, text=self._renderer.text)))
         same.answer.set_result((body["choices"][0]["message"], body["usage"]["total_tokens"]))
         return None
@@ -123,11 +123,18 @@ class _Replay:
         return await self._waiting[-1].answer
 
     async def _call_tool(self, call: dict[str, Any]) -> str:
-        """What the tool said, from the next context that shows it; one that no context ever showed changes none."""
-        for later in self._episode.completions[self._told_in[call["id"]] + 1 :]:
-            for message in self._path(later):
-                if message.role == "tool" and message.tool_call_id == call["id"]:
-                    return message.content
+        """What the tool said, from the next context that shows the turn; a result that no context ever showed changes none.
+
+        The turn is known by its words: in the record, where each message is stored once, a call that is made again in the same
+        context has the id of the first.
+        """
+        place, number = self._made_by[call["id"]]
+        turn = _words(self._episode.messages[self._episode.completions[place].reply_node].message)
+        for later in self._episode.completions[place + 1 :]:
+            path = self._path(later)
+            newest = next((start for start in reversed(range(len(path))) if _words(path[start]) == turn), None)
+            if newest is not None and len(path) > newest + 1 + number:
+                return path[newest + 1 + number].content
         return ""
 
     def _path(self, completion: Completion) -> tuple[Message, ...]:
@@ -138,6 +145,10 @@ class _Replay:
             path.append(self._episode.messages[node].message)
             node = self._episode.messages[node].parent
         return tuple(reversed(path))
+
+
+def _words(message: Message) -> tuple[str, str, tuple[tuple[str, str], ...]]:
+    return message.role, message.content, tuple((call.name, call.arguments) for call in message.tool_calls)
 
 
 async def _together(work: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:

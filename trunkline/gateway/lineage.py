@@ -8,7 +8,7 @@ dropped_reasoning   an earlier conversation whose client took the model's thinki
 truncated           an earlier conversation with messages left out, and nothing put in their place
 compacted           an earlier conversation told in fewer messages, or the words of an earlier reply in a fresh context: a summary
 edited              an earlier conversation with other words in it, or with other tools
-fresh               nothing but the system prompt in common with any earlier call: a sub-agent, or a side request such as a title
+fresh               nothing but the system prompt, or a preamble, in common with earlier calls: a sub-agent, a side request such as a title
 
 The words say what the messages show, not what the agent meant by it. Whatever the word, the context is recorded and trained on.
 """
@@ -49,12 +49,19 @@ def _against(told: Sequence[Key], before: Sequence[Key], replies: Sequence[str])
     last_known = max(place for place, key in enumerate(told) if key in known)
     kept = [key for key in told[: last_known + 1] if key in known]
     put_in = [key for key in told[: last_known + 1] if key not in known]
-    if kept == list(before):
-        return "edited"  # nothing is left out, so it is the tools that differ, or what is put in
+    new = told[last_known + 1 :]
+    if kept == list(before) or any(key[0] == "assistant" for key in new):
+        return "edited"  # nothing is left out, so it is the tools that differ; or the model's turns are told in other words
+    if not put_in and all(key[0] == "user" for key in kept) and len(kept) < _num_task(before):
+        return "fresh"  # a preamble that all conversations of an agent share is no history
     if not put_in and _is_subsequence(kept, before):
-        new = told[last_known + 1 :]
         return "compacted" if _carries([key for key in new if key[0] != "tool"], replies) and len(told) < len(before) else "truncated"
     return "compacted" if len(told) < len(before) and any(key[0] != "assistant" for key in put_in) else "edited"
+
+
+def _num_task(before: Sequence[Key]) -> int:
+    """Messages before the model's first turn."""
+    return next((place for place, key in enumerate(before) if key[0] == "assistant"), len(before))
 
 
 def _is_system(key: Key) -> bool:

@@ -23,7 +23,7 @@ from typing import Literal
 from trunkline.errors import ConfigError
 from trunkline.pool.file_lock import lock_file
 from trunkline.pool.group_commit import GroupCommit, Row
-from trunkline.pool.journal_rows import call_row, context_of, episode_row, message_row, to_json
+from trunkline.pool.journal_rows import call_row, episode_row, message_row, to_json
 from trunkline.pool.journal_schema import connect_to_write
 from trunkline.types import Completion, Episode, MessageNode, PolicyVersion, Task
 
@@ -155,7 +155,9 @@ def _check_parent(episode_id: str, episode: _OpenEpisode, completion: Completion
             f"completion {completion.completion_id}: parent {completion.parent_id!r} is no call on record of the running episode "
             f"{episode_id}; record the parent first"
         )
-    if len(completion.prompt_ids) < shared or context_of(parent)[:shared] != completion.prompt_ids[:shared]:
+    prompt_ids, num_parent = completion.prompt_ids, min(shared, len(parent.prompt_ids))  # no copy of a long context but this slice
+    begins = prompt_ids[:num_parent] == parent.prompt_ids[:num_parent]
+    if not (begins and prompt_ids[num_parent:shared] == parent.generation.token_ids[: shared - num_parent] and len(prompt_ids) >= shared):
         raise ValueError(
             f"completion {completion.completion_id}: its prompt does not begin with the first {shared} tokens of "
             f"{parent.completion_id}; correct num_shared, or record it as a new branch (0)"
