@@ -119,13 +119,11 @@ async def _has_left(request: Request, call: Call, *, timeout_s: float | None) ->
     """True if the client goes away before the call is done, or the time is up; its answer then waits for the next request
     that asks the same."""
     leaving = asyncio.ensure_future(_disconnected(request))
-    waiting = asyncio.ensure_future(call.wait(timeout_s))
     try:
-        await asyncio.wait({leaving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        await call.wait(timeout_s, unless=leaving)
         has_left = leaving.done() and not call.is_done
     finally:
         leaving.cancel()
-        waiting.cancel()
     if has_left:
         call.leave()
     return has_left

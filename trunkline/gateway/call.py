@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Hashable
+from typing import Any
 
 from trunkline.gateway.sessions import Session
 from trunkline.gateway.wire import Ask, Committed
@@ -28,9 +29,10 @@ class Call:
         """It has its answer, or failed."""
         return self._task.done()
 
-    async def wait(self, timeout_s: float | None = None) -> None:
-        """Returns when it is done, or after `timeout_s`."""
-        await asyncio.wait({self._task}, timeout=timeout_s)
+    async def wait(self, timeout_s: float | None = None, *, unless: asyncio.Future[None] | None = None) -> None:
+        """Returns when it is done, after `timeout_s`, or when `unless` is."""
+        waited_for: list[asyncio.Future[Any]] = [self._task] if unless is None else [self._task, unless]
+        await asyncio.wait(waited_for, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
 
     def result(self) -> Samples:
         """The recorded answer of a call that is done. Raises what Gateway.start says."""
