@@ -211,7 +211,7 @@ async def test_a_socket_and_a_pipe_in_the_workspace_stop_no_copy_and_no_comparis
 
 async def test_hard_links_to_what_is_not_the_agents_are_refused(box):
     result = await box.run(Command.shell("ln /etc/passwd hard; ln /usr/bin/env /tmp/hard; ls; ls /tmp"))
-    assert result.stdout == b""
+    assert b"hard" not in result.stdout
 
 
 async def test_a_toolchain_below_tmp_is_visible_and_a_forks_links_do_not_lead_its_mount_astray(tmp_path):
