@@ -11,10 +11,12 @@ import pytest
 
 from tests.chat_formats import family
 from trunkline.asgi import serve_port
+from trunkline.errors import UnknownSession
 from trunkline.gateway.app import build_app
 from trunkline.gateway.gateway import Gateway
 from trunkline.gateway.sampling import SamplingHold
 from trunkline.gateway.sessions import SessionBudget
+from trunkline.gateway.wire import Ask
 from trunkline.types import Generation, Message, PolicyVersion, ToolCall, VersionSpan
 
 THINKS, PLAIN = family("qwen3"), family("kimi-k2")  # Qwen3 leaves its thinking out once the user speaks again
@@ -191,16 +193,27 @@ def test_thinking_is_shown_apart_and_may_come_back_or_not():
     run(scenario)
 
 
-def test_a_custom_tool_is_called_with_free_text_and_its_echo_is_the_same_turn():
+@pytest.mark.parametrize(("arguments", "text"), [('{"input": "*** Begin"}', "*** Begin"), ('{"patch": 7}', '{"patch": 7}')])
+def test_a_custom_tool_is_called_with_free_text_and_its_echo_is_the_same_turn(arguments, text):
     async def scenario():
-        call = (ToolCall("", "patch", '{"input": "*** Begin"}'),)
+        call = (ToolCall("", "patch", arguments),)
         async with Served(say("", tool_calls=call)) as served:
             message = (await served.create(tools=[GRAMMAR])).choices[0].message
             (made,) = message.tool_calls
-            assert (made.type, made.custom.name, made.custom.input) == ("custom", "patch", "*** Begin")
+            assert (made.type, made.custom.name, made.custom.input) == ("custom", "patch", text)
             result = {"role": "tool", "tool_call_id": made.id, "content": "done"}
             await served.create(tools=[GRAMMAR], messages=[*QUESTION, message, result])
             assert served.log.completions[1].facts.lineage == "extension"
+
+    run(scenario)
+
+
+def test_what_is_not_honoured_is_recorded_up_to_a_bound():
+    async def scenario():
+        async with Served(say("a")) as served:
+            await served.http.post("/v1/chat/completions", json={"messages": QUESTION, **{f"key{number}": 1 for number in range(999)}})
+            words = served.log.completions[0].facts.not_honoured
+            assert (len(words), words[-1]) == (33, "and 967 more")
 
     run(scenario)
 
@@ -236,7 +249,10 @@ def test_an_answer_that_nobody_asks_for_again_is_counted_when_its_session_ends()
                 await served.http.post("/chat/completions", json={"messages": QUESTION}, timeout=0.2)
             served.engine.gate.set()
             await asyncio.sleep(0.1)
+            session = served.gateway.session(served.opened.secret)
             await served.gateway.close_session(served.opened.session_id)
+            with pytest.raises(UnknownSession):
+                served.gateway.start(session, Ask((Message("user", "area of Peru?"),)))
             assert served.gateway.counts() == {"num_redelivered": 0, "num_unread": 1}
             assert len(served.log.completions) == 1
 

@@ -213,8 +213,9 @@ async def episode_of(seed, policies, weights):
     running, serving = asyncio.create_task(engine.run()), await serve_port(build_app(gateway))
 
     async def publish_meanwhile():
-        for ref in weights[1:]:
-            await asyncio.sleep(0.4)
+        for num_calls, ref in zip((12, 24), weights[1:], strict=True):
+            while len(engine.sampled) < num_calls:
+                await asyncio.sleep(0)
             engine.engine.update_weights(ref)
 
     headers = {"authorization": f"Bearer {opened.secret}"}

@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -33,7 +32,7 @@ from trunkline.gateway.messages_wire import MessagesWire
 from trunkline.gateway.responses_wire import ResponsesWire
 from trunkline.gateway.sessions import Session
 from trunkline.gateway.sse import KEEP_ALIVE_S, stream_events
-from trunkline.gateway.wire import TOO_LARGE, Answer, Ask, Committed, Failed, WireAPI, failed
+from trunkline.gateway.wire import TOO_LARGE, Answer, Ask, Committed, Failed, Past, WireAPI, failed
 
 MAX_BODY_BYTES = 64 * 2**20
 NOT_HONOURED_HEADER = "x-trunkline-not-honoured"
@@ -111,7 +110,7 @@ def _counting(gateway: Gateway) -> Endpoint:
     return count_tokens
 
 
-def _past(gateway: Gateway, session: Session) -> Any:
+def _past(gateway: Gateway, session: Session) -> Past:
     return lambda completion_id: gateway.past(session, completion_id)
 
 

@@ -53,3 +53,9 @@ def take_unread(session: Session, ask: Ask) -> asyncio.Task[Samples] | None:
 def call_key(ask: Ask) -> Hashable:
     """Equal for equal requests."""
     return (ask.messages, ask.tools.key, ask.may_call, ask.asked, ask.num_samples)
+
+
+def mark_retrieved(task: asyncio.Task[Samples]) -> None:
+    """The caller may be gone; its call's error is then nobody's, and asyncio need not report it as lost."""
+    if not task.cancelled():
+        task.exception()

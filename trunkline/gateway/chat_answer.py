@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from trunkline.gateway.custom_calls import custom_call
 from trunkline.gateway.sse import frame, pieces
 from trunkline.gateway.wire import Answer, Committed, Failed
 from trunkline.types import ToolCall
@@ -186,18 +187,9 @@ def _choice(index: int, one: Committed, answer: Answer, form: ChatForm) -> WireC
 
 def _call(call: ToolCall, custom: frozenset[str]) -> WireCall:
     if call.name in custom:
-        return WireCall(id=call.call_id, type="custom", custom=WireCustom(call.name, custom_input(call.arguments)))
+        call_id, text = custom_call(call)
+        return WireCall(id=call_id, type="custom", custom=WireCustom(call.name, text))
     return WireCall(id=call.call_id, type="function", function=WireFunction(call.name, call.arguments))
-
-
-def custom_input(arguments: str) -> str:
-    """The free text in the arguments of a custom tool's call; arguments of another form are the text themselves."""
-    try:
-        read = msgspec.json.decode(arguments)
-    except (msgspec.DecodeError, RecursionError):
-        return arguments
-    is_wrapped = isinstance(read, dict) and set(read) == {"input"} and isinstance(read["input"], str)
-    return str(read["input"]) if is_wrapped else arguments
 
 
 def _logprobs(one: Committed, answer: Answer) -> WireLogprobs:

@@ -22,15 +22,12 @@ from msgspec import Raw, Struct
 
 from trunkline.errors import MalformedRequest
 from trunkline.gateway import chat_answer
+from trunkline.gateway.custom_calls import CUSTOM_PARAMETERS, plain_id, read_custom_call
+from trunkline.gateway.json_in import read_body
 from trunkline.gateway.sampling import AskedSampling
 from trunkline.gateway.sse import frame
-from trunkline.gateway.wire import Answer, Ask, Failed, Past, ToolOffer
+from trunkline.gateway.wire import MAX_SAMPLES, Answer, Ask, Failed, Past, ToolOffer, each_once
 from trunkline.types import Message, Role, ToolCall, ToolSpec
-
-MAX_SAMPLES = 128
-"""The API's own limit of n."""
-CUSTOM_INPUT = {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]}
-"""A custom tool takes free text; the model is offered a function of one string."""
 
 _HARMLESS = frozenset(
     (
@@ -204,7 +201,7 @@ def decode_chat(body: bytes) -> ChatRequest:
     try:
         wire = _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
-        wire = _decode_with_extras(body, not_honoured)
+        wire = read_body(body, WireBody, harmless=_HARMLESS, neutral=_NEUTRAL, not_honoured=not_honoured)
     if wire.n is not None and not 1 <= wire.n <= MAX_SAMPLES:
         raise MalformedRequest(f"n must be 1..{MAX_SAMPLES}, got {wire.n}")
     if not wire.messages:
@@ -219,30 +216,10 @@ def decode_chat(body: bytes) -> ChatRequest:
         may_call=wire.tool_choice != "none",
         asked=_asked(wire),
         num_samples=wire.n or 1,
-        not_honoured=(*not_honoured, *tools.not_honoured),
+        not_honoured=each_once((*not_honoured, *tools.not_honoured)),
     )
     with_usage = wire.stream_options is not None and bool(wire.stream_options.include_usage)
     return ChatRequest(ask, bool(wire.stream), chat_answer.ChatForm(with_usage, bool(wire.logprobs), tools.custom))
-
-
-def _decode_with_extras(body: bytes, not_honoured: list[str]) -> WireBody:
-    """The slow path: drops keys that change nothing, notes the others by name."""
-    try:
-        keys = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise MalformedRequest(f"the body is not JSON: {error}") from error
-    if not isinstance(keys, dict):
-        raise MalformedRequest(f"the body must be a JSON object, got {type(keys).__name__}")
-    kept = {}
-    for key, value in keys.items():
-        if key in WireBody.__struct_fields__:
-            kept[key] = value
-        elif key not in _HARMLESS and value is not None and value not in _NEUTRAL.get(key, ()):
-            not_honoured.append(key if key in _NEUTRAL else f"unknown key {key!r}"[:200])
-    try:
-        return _decoder.decode(_encoder.encode(kept))
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise MalformedRequest(f"not a chat completions request: {error}") from error
 
 
 def _message(place: int, wire: WireMessage, not_honoured: list[str]) -> Message:
@@ -258,7 +235,7 @@ def _message(place: int, wire: WireMessage, not_honoured: list[str]) -> Message:
                 calls.append(ToolCall("", wire.function_call.name, wire.function_call.arguments))
             return Message("assistant", content, tuple(calls), reasoning=wire.reasoning_content or wire.reasoning or "")
         case "tool" | "function":
-            return Message("tool", content, tool_call_id=wire.tool_call_id or wire.name or "")
+            return Message("tool", content, tool_call_id=plain_id(wire.tool_call_id or wire.name or ""))
         case _:
             role: Role = "system" if wire.role == "developer" else wire.role
             return Message(role, content)
@@ -281,13 +258,8 @@ def _call(place: int, wire: WireCall) -> ToolCall:
     if wire.function is not None:
         return ToolCall(wire.id, wire.function.name, wire.function.arguments)
     if wire.custom is not None:
-        return ToolCall(wire.id, wire.custom.name, custom_arguments(wire.custom.input))
+        return read_custom_call(wire.id, wire.custom.name, wire.custom.input)
     raise MalformedRequest(f"messages[{place}]: a call of type {wire.type!r} needs 'function' or 'custom'")
-
-
-def custom_arguments(text: str) -> str:
-    """Free text as the arguments of the function that the model was offered."""
-    return _encoder.encode({"input": text}).decode()
 
 
 @functools.lru_cache(maxsize=256)
@@ -302,7 +274,7 @@ def offered_tools(raw: bytes) -> OfferedTools:
         if one.type == "function" and one.function is not None:
             specs.append(ToolSpec(one.function.name, one.function.description or "", one.function.parameters or {}))
         elif one.type == "custom" and one.custom is not None:
-            specs.append(ToolSpec(one.custom.name, one.custom.description or "", CUSTOM_INPUT))
+            specs.append(ToolSpec(one.custom.name, one.custom.description or "", CUSTOM_PARAMETERS))
             custom.add(one.custom.name)
         elif one.type in ("function", "custom"):
             raise MalformedRequest(f"tools: a tool of type {one.type!r} needs the key {one.type!r}")

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from trunkline.errors import EngineError, EngineUnavailable, GatewayError, UnknownSession
 from trunkline.gateway.base import Renderer
-from trunkline.gateway.call import Call, Samples, take_unread
+from trunkline.gateway.call import Call, Samples, mark_retrieved, take_unread
 from trunkline.gateway.recorder import Context, EpisodeRecorder, Sampled
 from trunkline.gateway.sampling import SamplingHold, call_seed
 from trunkline.gateway.sessions import OpenSession, Session, SessionBudget
@@ -181,6 +181,7 @@ class Gateway:
             EngineUnavailable, EngineError: nothing was sampled, or it was cut from outside; retrying is safe.
             JournalError: the answer is not durable and therefore withheld.
         """
+        session.check_open()
         task = take_unread(session, ask)
         if task is not None:
             self._counts["redelivered"] += 1
@@ -189,7 +190,7 @@ class Gateway:
         task = asyncio.create_task(self._answer(session, ask))
         session.tasks.add(task)
         task.add_done_callback(session.tasks.discard)
-        task.add_done_callback(_mark_retrieved)
+        task.add_done_callback(mark_retrieved)
         return Call(session, ask, task)
 
     async def complete(self, session: Session, ask: Ask) -> Samples:
@@ -203,8 +204,7 @@ class Gateway:
 
         Raises UnknownSession, MalformedRequest and ConfigError as `start` does.
         """
-        if not session.is_open:
-            raise UnknownSession("this session is closed; its key and path are revoked")
+        session.check_open()
         return len(session.recorder.context(session.session_id, ask, self._renderer).prompt_ids)
 
     async def _answer(self, session: Session, ask: Ask) -> Samples:
@@ -265,9 +265,3 @@ class Gateway:
         if found is None:
             raise GatewayError(f"no record of episode {episode_id!r}; open a session for it first")
         return found
-
-
-def _mark_retrieved(task: asyncio.Task[Samples]) -> None:
-    """The caller may be gone; its call's error is then nobody's, and asyncio need not report it as lost."""
-    if not task.cancelled():
-        task.exception()

@@ -34,7 +34,7 @@ def rewriting(asked: Sequence[Key], earlier: Sequence[Sequence[Key]], replies: S
         replies: texts that this session was answered, for a summary that is carried over.
     """
     if not earlier:
-        return "first"
+        return "fresh"
     told = [key for key in asked if not _is_system(key)]
     words = set(told)
     before = max(reversed(earlier), key=lambda one: len(words.intersection(one)))  # of equals the latest

@@ -7,7 +7,7 @@ What a training session does with what a client asks:
     thinking                                                 shown wherever the model thinks; 'disabled' hides it
     top_k, tool_choice 'any' or a name, output_config, context_management, server tools, unknown keys, ...
                                                              recorded as not honoured, and listed in the answer's header
-                                                             x-trunkline-not-honoured; `trunkline serve` refuses them
+                                                             x-trunkline-not-honoured
     thread                                                   refused by the API's own code, upon which official clients send everything
     keys that change no token, such as cache_control, metadata or service_tier      accepted
 
@@ -16,7 +16,7 @@ Any model is accepted, and answered by the name it was asked by.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,7 @@ from trunkline.gateway.messages_answer import UNSUPPORTED_THREAD
 from trunkline.gateway.messages_blocks import Content, WireTurn, decode_turns, system_text
 from trunkline.gateway.messages_tools import decode_tools
 from trunkline.gateway.sampling import AskedSampling
-from trunkline.gateway.wire import Answer, Ask, Failed, Past
+from trunkline.gateway.wire import Answer, Ask, Failed, Past, each_once
 from trunkline.types import Message
 
 _HARMLESS = frozenset(
@@ -42,8 +42,6 @@ _HARMLESS = frozenset(
 
 _UNKEPT = frozenset(("container", "mcp_servers", "compaction", "output_format"))
 """Keys of the API that would change an answer, and are not acted on unless empty."""
-
-_MAX_WORDS = 32
 
 
 class WireToolChoice(Struct):
@@ -145,7 +143,7 @@ def _decode(body: bytes) -> MessagesRequest:
         asked=_asked(wire),
         wire="messages",
         keeps_reasoning=not is_hidden,  # nobody sends back what was never shown
-        not_honoured=_each_once([*missing, *tools.not_honoured]),
+        not_honoured=each_once([*missing, *tools.not_honoured]),
     )
     return MessagesRequest(ask, bool(wire.stream), messages_answer.MessageForm(wire.model or "", not is_hidden))
 
@@ -201,10 +199,3 @@ def _unkept_edits(edits: Any) -> Iterator[str]:
         kind = str(edit.get("type", "")) if isinstance(edit, dict) else ""
         if not (kind.startswith("clear_thinking") and edit.get("keep") == "all"):
             yield f"context_management {kind[:64]!r}"
-
-
-def _each_once(words: Iterable[str]) -> tuple[str, ...]:
-    """At most `_MAX_WORDS`: they are recorded with every call."""
-    each = list(dict.fromkeys(words))
-    rest = [f"and {len(each) - _MAX_WORDS} more"] if len(each) > _MAX_WORDS else []
-    return (*each[:_MAX_WORDS], *rest)

@@ -248,8 +248,7 @@ class EpisodeRecorder:
         if not self.completions:
             return "first"
         mine = [one for one in self.completions if one.session_id == session_id]
-        word = rewriting(keys, list(self._ends.get(session_id, {}).values()), [self._reply(one).content for one in mine])
-        return "fresh" if word == "first" else word
+        return rewriting(keys, list(self._ends.get(session_id, {}).values()), [self._reply(one).content for one in mine])
 
     # --- tokens ---------------------------------------------------------------------------------------------------
 

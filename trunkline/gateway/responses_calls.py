@@ -3,8 +3,7 @@
 A call comes back from its echo as it was written, whatever kind of item it was:
 
     function                    function_call, with the arguments as sampled
-    custom                      custom_tool_call, whose input is the one string of the arguments. Arguments of another form are
-                                the input themselves, and the call's id says so, by AS_JSON at its end
+    custom                      custom_tool_call (custom_calls.py)
     local_shell, shell, apply_patch, tool_search
                                 the item of that tool, if its arguments fit it and come back from it; else function_call
 
@@ -21,13 +20,12 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from trunkline.errors import MalformedRequest
+from trunkline.gateway.custom_calls import custom_call, read_custom_call
 from trunkline.gateway.json_in import read_or_none
 from trunkline.types import ToolCall
 
 _T = TypeVar("_T", str, dict[str, Any])
 _JSON_NAMES = {str: "a string", dict: "an object"}
-AS_JSON = "_as_json"
-"""Ends the id of a custom tool's call whose input is not its text but its arguments."""
 
 Kind = Literal["function", "custom", "local_shell", "shell", "apply_patch", "tool_search"]
 Status = Literal["in_progress", "completed", "incomplete"]
@@ -181,9 +179,8 @@ def call_item(call: ToolCall, form: CallForm, completion_id: str, place: int) ->
     arguments = read_or_none(call.arguments)
     match form.kind:
         case "custom":
-            is_text = isinstance(arguments, dict) and set(arguments) == {"input"} and isinstance(arguments["input"], str)
-            call_id = call.call_id if is_text else call.call_id + AS_JSON
-            return CustomCallItem(f"ctc_{end}", call_id, name, arguments["input"] if is_text else call.arguments, namespace=namespace)
+            call_id, text = custom_call(call)
+            return CustomCallItem(f"ctc_{end}", call_id, name, text, namespace=namespace)
         case "local_shell" if isinstance(arguments, dict):
             action = {"type": "exec", "env": {}, **arguments}
             if _fits(action, _LocalShellAction) and _comes_back(_local_shell_arguments(action), arguments):
@@ -213,10 +210,7 @@ def read_call(item: WireCallItem, kind: str, where: str) -> ToolCall:
         case "function_call":
             return ToolCall(call_id, flat_name(need("name", str), item.namespace), need("arguments", str))
         case "custom_tool_call":
-            name, text = flat_name(need("name", str), item.namespace), need("input", str)
-            if call_id.endswith(AS_JSON):
-                return ToolCall(call_id.removesuffix(AS_JSON), name, text)
-            return ToolCall(call_id, name, _written({"input": text}))
+            return read_custom_call(call_id, flat_name(need("name", str), item.namespace), need("input", str))
         case _:
             tool, key, arguments = _OWN_ITEMS[kind]
             return ToolCall(call_id, tool, _written(arguments(need(key, dict))))

@@ -23,8 +23,9 @@ import msgspec
 from msgspec import Raw, Struct
 
 from trunkline.errors import MalformedRequest
+from trunkline.gateway.custom_calls import plain_id
 from trunkline.gateway.json_in import read_at
-from trunkline.gateway.responses_calls import AS_JSON, ItemId, WireCallItem, is_call, item_id, read_call
+from trunkline.gateway.responses_calls import ItemId, WireCallItem, is_call, item_id, read_call
 from trunkline.gateway.wire import Past
 from trunkline.types import Message, ToolCall
 
@@ -192,7 +193,7 @@ class _Reader:
             call_id = self._call_ids.get(item.id, item.id)
         if not call_id:
             raise MalformedRequest(f"{where}: a {kind} needs the call_id of the call that it answers")
-        call_id = call_id.removesuffix(AS_JSON)
+        call_id = plain_id(call_id)
         if kind == "shell_call_output":
             text = msgspec.json.encode(read_at(item.output, list[dict[str, Any]], f"{where}.output")).decode()
         elif kind == "tool_search_output":

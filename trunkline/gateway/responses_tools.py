@@ -16,7 +16,8 @@ from typing import Any
 from msgspec import Raw, Struct
 
 from trunkline.errors import MalformedRequest
-from trunkline.gateway.chat_wire import CUSTOM_INPUT, tool_offer
+from trunkline.gateway.chat_wire import tool_offer
+from trunkline.gateway.custom_calls import CUSTOM_PARAMETERS
 from trunkline.gateway.json_in import read_at
 from trunkline.gateway.responses_calls import CallForm, flat_name
 from trunkline.gateway.wire import ToolOffer
@@ -127,7 +128,7 @@ def _found(tool: WireTool, where: str, namespace: str | None = None) -> Iterator
         name = flat_name(tool.name, namespace)
         renamed = (tool.name, namespace) if namespace else (None, None)
         if tool.type == "custom":
-            yield ToolSpec(name, _with_grammar(tool), CUSTOM_INPUT), CallForm("custom", *renamed)
+            yield ToolSpec(name, _with_grammar(tool), CUSTOM_PARAMETERS), CallForm("custom", *renamed)
         else:
             yield ToolSpec(name, tool.description or "", tool.parameters or {}), CallForm("function", *renamed)
     elif tool.type == "namespace" and namespace is None:

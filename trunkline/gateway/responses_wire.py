@@ -7,7 +7,7 @@ What a training session does with what a client asks:
                                                             earlier response are not carried over: they are taken out
     temperature, top_p                                      recorded and not used: a training session samples the policy itself
     tool_choice 'required' or a tool, text.format, reasoning.effort, hosted tools, truncation 'auto', unknown keys, ...
-                                                            recorded as not honoured; `trunkline serve` refuses them
+                                                            recorded as not honoured, and said in the answer's header
     background, conversation                                refused: their answers would have to be fetched, or live elsewhere
     keys that change no token, such as user or store        accepted
 """
@@ -23,11 +23,11 @@ from msgspec import Raw, Struct
 
 from trunkline.errors import MalformedRequest
 from trunkline.gateway import responses_answer
-from trunkline.gateway.json_in import read_at
+from trunkline.gateway.json_in import read_body
 from trunkline.gateway.responses_items import Conversation, read_items
 from trunkline.gateway.responses_tools import OfferedTools, offered_tools
 from trunkline.gateway.sampling import AskedSampling
-from trunkline.gateway.wire import Answer, Ask, Failed, Past
+from trunkline.gateway.wire import Answer, Ask, Failed, Past, each_once
 from trunkline.types import Message
 
 _HARMLESS = frozenset(
@@ -150,7 +150,7 @@ def decode_responses(body: bytes, past: Past) -> ResponsesRequest:
     try:
         wire = _decoder.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeError):
-        wire = _decode_with_extras(body, not_honoured)
+        wire = read_body(body, WireBody, harmless=_HARMLESS, neutral=_NEUTRAL, not_honoured=not_honoured)
     _refuse_what_lives_elsewhere(wire)
     not_honoured += _not_honoured(wire)
     told = _told(wire, past)
@@ -164,28 +164,12 @@ def decode_responses(body: bytes, past: Past) -> ResponsesRequest:
         asked=_asked(wire),
         wire=ResponsesWire.name,
         keeps_reasoning=told.has_reasoning or keeps_encrypted,
-        not_honoured=(*not_honoured, *tools.not_honoured, *told.not_honoured),
+        not_honoured=each_once((*not_honoured, *tools.not_honoured, *told.not_honoured)),
     )
     if not ask.messages:
         raise MalformedRequest("input: it is empty; send at least one message")
     form = _form(wire, tools, with_encrypted_reasoning=keeps_encrypted, with_logprobs="message.output_text.logprobs" in include)
     return ResponsesRequest(ask, bool(wire.stream), form)
-
-
-def _decode_with_extras(body: bytes, not_honoured: list[str]) -> WireBody:
-    """The slow path: drops keys that change nothing, notes the others by name, and says which key is wrong."""
-    keys: dict[str, Raw] = read_at(body, dict[str, Raw], "")
-    kept = {}
-    for key, raw in keys.items():
-        if key in WireBody.__struct_fields__:
-            kept[key] = raw
-        elif key not in _HARMLESS and bytes(raw) != b"null":
-            value = read_at(raw, Any, key)
-            if value not in _NEUTRAL.get(key, ()):
-                shown = _encoder.encode(value).decode()
-                not_honoured.append((f"{key} {shown}" if key in _NEUTRAL else f"unknown key {key!r}")[:200])
-    wire: WireBody = read_at(_encoder.encode(kept), WireBody, "")
-    return wire
 
 
 def _refuse_what_lives_elsewhere(wire: WireBody) -> None:

@@ -13,16 +13,13 @@ import secrets
 
 from trunkline.errors import BudgetExceeded, EngineUnavailable, MalformedRequest, UnknownSession
 from trunkline.gateway.base import Renderer
-from trunkline.gateway.call import Call, Samples
+from trunkline.gateway.call import Call, Samples, mark_retrieved
 from trunkline.gateway.gateway import Gateway
 from trunkline.gateway.recorder import EpisodeRecorder
 from trunkline.gateway.sampling import ClientSampling
 from trunkline.gateway.sessions import OpenSession, Session, SessionBudget
-from trunkline.gateway.wire import Ask
+from trunkline.gateway.wire import MAX_SAMPLES, Ask
 from trunkline.protocols import CompletionLog, Engine
-
-MAX_SAMPLES = 16
-"""Of one request."""
 
 _STOPPING = "the server is stopping"
 
@@ -85,7 +82,7 @@ class ServingGateway(Gateway):
         answering = asyncio.create_task(self._served(call))
         self._answering.add(answering)
         answering.add_done_callback(self._answering.discard)
-        answering.add_done_callback(_mark_retrieved)
+        answering.add_done_callback(mark_retrieved)
         return Call(session, ask, answering)
 
     async def _served(self, call: Call) -> Samples:
@@ -106,9 +103,3 @@ class ServingGateway(Gateway):
             await asyncio.wait(self._answering, timeout=grace_s)
         for answering in self._answering:
             answering.cancel()
-
-
-def _mark_retrieved(answering: asyncio.Task[Samples]) -> None:
-    """The client may be gone; the call's error is then nobody's, and asyncio need not report it as lost."""
-    if not answering.cancelled():
-        answering.exception()

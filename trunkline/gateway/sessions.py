@@ -60,10 +60,14 @@ class Session:
         self.unread: dict[Hashable, asyncio.Task[Any]] = {}
         """Calls whose client left before it had the answer, by what was asked: the next to ask the same gets it."""
 
-    def admit(self, num_samples: int) -> None:
-        """Counts calls. Raises UnknownSession after the close, BudgetExceeded if calls or tokens are spent."""
+    def check_open(self) -> None:
+        """Raises UnknownSession after the close."""
         if not self.is_open:
             raise UnknownSession("this session is closed; its key and path are revoked")
+
+    def admit(self, num_samples: int) -> None:
+        """Counts calls. Raises UnknownSession after the close, BudgetExceeded if calls or tokens are spent."""
+        self.check_open()
         if self.num_calls + num_samples > self.budget.max_calls:
             raise self._spent(f"of the session's {self.budget.max_calls} calls {self.num_calls} are spent, {num_samples} are asked")
         if self.num_sampled >= self.budget.max_tokens:

@@ -6,7 +6,7 @@ body ──► WireAPI.decode ──► WireRequest.ask ──► Gateway.comple
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -22,9 +22,13 @@ from trunkline.errors import (
 from trunkline.gateway.sampling import AskedSampling
 from trunkline.types import Completion, Message, MessageNode, ToolSpec
 
+MAX_SAMPLES = 128
+"""Of one request: the limit of n in OpenAI's own API."""
 RETRY_AFTER_S = 1
 TOO_LARGE = "request_too_large"
 """The code of a MalformedRequest that is answered 413."""
+
+_MAX_WORDS = 32
 
 Past = Callable[[str], tuple[Message, ...] | None]
 """The whole conversation behind an earlier answer of this session, by completion id: its prompt's messages and its reply."""
@@ -100,6 +104,13 @@ class Answer:
     def num_sampled(self) -> int:
         """Tokens sampled in all, those after a stop string included."""
         return sum(one.completion.num_sampled + one.completion.facts.num_discarded for one in self.samples)
+
+
+def each_once(words: Iterable[str]) -> tuple[str, ...]:
+    """What is not honoured, at most `_MAX_WORDS` of it: it is recorded with every call."""
+    each = list(dict.fromkeys(words))
+    rest = [f"and {len(each) - _MAX_WORDS} more"] if len(each) > _MAX_WORDS else []
+    return (*each[:_MAX_WORDS], *rest)
 
 
 class WireRequest(Protocol):
