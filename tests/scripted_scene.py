@@ -15,6 +15,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from tests.engines import QuietEngine, spoken
 from trunkline.agents import mcp_wire  # noqa: F401 - a second of imports, which no client is to wait for
 from trunkline.agents.adapter import Adapter, InstalledAdapter, find_adapter
 from trunkline.agents.boxed_command import CommandAgent
@@ -31,7 +32,7 @@ from trunkline.pool.journal import Journal
 from trunkline.protocols import Attempt, EpisodeSpec
 from trunkline.sandbox.config import SandboxConfig
 from trunkline.sandbox.isolated import IsolatedSandboxes
-from trunkline.types import Completion, Episode, Generation, Message, PolicyVersion, Reward, Task, ToolCall, ToolSpec, VersionSpan
+from trunkline.types import Completion, Episode, Message, Reward, Task, ToolCall, ToolSpec
 
 MARKS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 PIECES = ["<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>"]
@@ -56,7 +57,7 @@ def renderer() -> PackagedRenderer:
     return load_packaged_renderer("qwen3", PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>"))
 
 
-class ScriptedEngine:
+class ScriptedEngine(QuietEngine):
     """An Engine that says what a script says; the prompts are kept as text."""
 
     def __init__(self, script: Script) -> None:
@@ -66,18 +67,7 @@ class ScriptedEngine:
     async def generate(self, request):
         text = renderer().text(request.token_ids)
         self.prompts.append(text)
-        ids = renderer().reply((Message("user"), self._script(text)), ())[: request.sampling.max_tokens]
-        finish = "stop" if ids[-1] in request.sampling.stop_token_ids else "length"
-        return Generation(ids, (-0.5,) * len(ids), finish, (VersionSpan(0, len(ids), PolicyVersion(1, 0)),))
-
-    async def abort(self, request_ids):
-        pass
-
-    async def pause(self):
-        pass
-
-    async def resume(self):
-        pass
+        return spoken(renderer(), self._script(text), request, ())
 
 
 class OneTask:

@@ -10,6 +10,7 @@ import httpx
 import openai
 import pytest
 
+from tests.engines import QuietEngine, spoken
 from trunkline.agents.loop_settings import LoopSettings
 from trunkline.agents.tool_loop import ToolLoop, shared_http
 from trunkline.asgi import serve_port, serve_uds
@@ -22,7 +23,7 @@ from trunkline.gateway.sampling import SamplingHold
 from trunkline.gateway.sessions import SessionBudget
 from trunkline.models.tokenizer import build_tiny_tokenizer
 from trunkline.protocols import Assignment
-from trunkline.types import Generation, Message, PolicyVersion, ToolCall, ToolSpec, VersionSpan
+from trunkline.types import Message, ToolCall, ToolSpec
 
 TOKENIZER = build_tiny_tokenizer(
     special_tokens=TINY.special_tokens, pieces=["get", "entity"], characters=string.ascii_letters + string.digits + " .?:'"
@@ -34,7 +35,7 @@ CALL_PERU = Message("assistant", "", (ToolCall("", "get", '{"entity":"Peru"}'),)
 QUESTION = [{"role": "user", "content": "area of Peru?"}]
 
 
-class ScriptedEngine:
+class ScriptedEngine(QuietEngine):
     """Says `replies` in turn, the last one for ever; raises what `failures` holds first."""
 
     def __init__(self, *replies):
@@ -47,18 +48,7 @@ class ScriptedEngine:
             raise self.failures.pop(0)
         self.prompts.append(request.token_ids)
         reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
-        ids = RENDERER.reply((Message("user"), reply), (GET,))[: request.sampling.max_tokens]
-        finish = "stop" if ids[-1] in request.sampling.stop_token_ids else "length"
-        return Generation(ids, (-0.5,) * len(ids), finish, (VersionSpan(0, len(ids), PolicyVersion(1, 0)),))
-
-    async def abort(self, request_ids):
-        pass
-
-    async def pause(self):
-        pass
-
-    async def resume(self):
-        pass
+        return spoken(RENDERER, reply, request, (GET,))
 
 
 class CountingLog:

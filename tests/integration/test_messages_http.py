@@ -10,6 +10,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from tests.engines import NoLog, QuietEngine, spoken
 from trunkline.asgi import serve_port
 from trunkline.errors import EngineError, EngineUnavailable
 from trunkline.gateway.app import build_app
@@ -17,7 +18,7 @@ from trunkline.gateway.gateway import Gateway
 from trunkline.gateway.packaged import load_packaged_renderer
 from trunkline.gateway.sampling import SamplingHold
 from trunkline.gateway.sessions import SessionBudget
-from trunkline.types import Generation, Message, PolicyVersion, ToolCall, ToolSpec, VersionSpan
+from trunkline.types import Message, ToolCall, ToolSpec
 
 GET = ToolSpec("get", "One fact", {"type": "object", "properties": {"entity": {"type": "string"}}, "required": ["entity"]})
 TOOL = {"name": "get", "description": "One fact", "input_schema": dict(GET.parameters)}
@@ -41,7 +42,7 @@ def renderer():
     return load_packaged_renderer("qwen3", byte_level_tokenizer())
 
 
-class ScriptedEngine:
+class ScriptedEngine(QuietEngine):
     """Says `replies` in turn, the last one for ever; raises `failure` while it is set."""
 
     def __init__(self, renderer, replies):
@@ -53,23 +54,7 @@ class ScriptedEngine:
         if self.failure is not None:
             raise self.failure
         reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
-        ids = self.renderer.reply((Message("user"), reply), (GET,))[: request.sampling.max_tokens]
-        finish = "stop" if ids[-1] in request.sampling.stop_token_ids else "length"
-        return Generation(ids, (-0.5,) * len(ids), finish, (VersionSpan(0, len(ids), PolicyVersion(1, 0)),))
-
-    async def abort(self, request_ids):
-        pass
-
-    async def pause(self):
-        pass
-
-    async def resume(self):
-        pass
-
-
-class NoLog:
-    async def record_completion(self, episode_id, completion, messages):
-        pass
+        return spoken(self.renderer, reply, request, (GET,))
 
 
 class Served:

@@ -10,6 +10,7 @@ from openai.types.responses import Response
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from tests.engines import NoLog, QuietEngine, spoken
 from trunkline.asgi import serve_port
 from trunkline.errors import EngineUnavailable
 from trunkline.gateway.app import build_app
@@ -17,7 +18,7 @@ from trunkline.gateway.gateway import Gateway
 from trunkline.gateway.packaged import load_packaged_renderer
 from trunkline.gateway.sampling import SamplingHold
 from trunkline.gateway.sessions import SessionBudget
-from trunkline.types import Generation, Message, PolicyVersion, ToolCall, ToolSpec, VersionSpan
+from trunkline.types import Message, ToolCall, ToolSpec
 
 MARKS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"]
 PARAMETERS = {"type": "object", "properties": {"entity": {"type": "string"}}, "required": ["entity"], "additionalProperties": False}
@@ -44,7 +45,7 @@ def qwen3():
 RENDERER = qwen3()
 
 
-class ScriptedEngine:
+class ScriptedEngine(QuietEngine):
     """Says `replies` in turn, the last one for ever; raises what `failures` holds first; waits for `gate`."""
 
     def __init__(self, *replies):
@@ -58,25 +59,7 @@ class ScriptedEngine:
         if self.failures:
             raise self.failures.pop(0)
         reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
-        ids = RENDERER.reply((Message("user", "x"), reply), SPECS)[: request.sampling.max_tokens]
-        finish = "stop" if ids[-1] in request.sampling.stop_token_ids else "length"
-        return Generation(ids, (-0.5,) * len(ids), finish, (VersionSpan(0, len(ids), PolicyVersion(1, 0)),))
-
-    async def abort(self, request_ids):
-        pass
-
-    async def pause(self):
-        pass
-
-    async def resume(self):
-        pass
-
-
-class NoLog:
-    """Keeps nothing."""
-
-    async def record_completion(self, episode_id, completion, messages):
-        pass
+        return spoken(RENDERER, reply, request, SPECS)
 
 
 class Served:

@@ -8,6 +8,7 @@ import string
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.engines import NoLog
 from trunkline.gateway.gateway import Gateway
 from trunkline.gateway.markup import TINY, MarkupRenderer
 from trunkline.gateway.sampling import SamplingHold, call_seed, hash_ids
@@ -41,11 +42,6 @@ class ScriptedEngine:
     async def generate(self, request):
         ids = self.replies.pop(0)
         return Generation(ids, (-1.0,) * len(ids), "stop", (VersionSpan(0, len(ids), PolicyVersion(1, 0)),))
-
-
-class NoLog:
-    async def record_completion(self, episode_id, completion, messages):
-        pass
 
 
 async def converse(*replies):
