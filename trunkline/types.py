@@ -1,8 +1,8 @@
-"""The vocabulary that crosses rooms, as frozen dataclasses. Owns no behaviour beyond checking itself; no torch."""
+"""The vocabulary that crosses rooms, as frozen dataclasses. Owns no behaviour beyond checking and walking itself; no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -129,6 +129,16 @@ class MessageNode:
     """The message itself."""
     parent: int | None
     """Index of the message before it in the episode's `messages`; None at a root."""
+
+
+def walk_to(node: int, messages: Sequence[MessageNode]) -> tuple[int, ...]:
+    """The nodes from a root of an episode's tree to `node`, both included."""
+    walk: list[int] = []
+    above: int | None = node
+    while above is not None:
+        walk.append(above)
+        above = messages[above].parent
+    return tuple(reversed(walk))
 
 
 # --- generation -------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from trunkline.episodes.repetition import Repetition, repetition
 from trunkline.episodes.scripts import foreign_prose
 from trunkline.tasks.lookup.vocabulary import BAD_ARGUMENTS, UNKNOWN_TOOL
-from trunkline.types import Completion, Message, MessageNode, Reward
+from trunkline.types import Completion, Message, MessageNode, Reward, walk_to
 
 REFUSALS = (BAD_ARGUMENTS, UNKNOWN_TOOL)
 """How the text of a tool begins that refuses a call for its arguments or its name."""
@@ -76,13 +76,8 @@ def _results(reply_node: int, messages: Sequence[MessageNode]) -> Iterator[Messa
 
 def _given(completion: Completion, messages: Sequence[MessageNode]) -> str:
     """All that the model was given to read and did not write."""
-    texts: list[str] = []
-    node: int | None = completion.prompt_node
-    while node is not None:
-        if messages[node].message.role != "assistant":
-            texts.append(messages[node].message.content)
-        node = messages[node].parent
-    return "\n".join(texts)
+    told = (messages[node].message for node in walk_to(completion.prompt_node, messages))
+    return "\n".join(message.content for message in told if message.role != "assistant")
 
 
 def _repetition_said(found: Repetition) -> str:

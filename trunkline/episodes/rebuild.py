@@ -26,7 +26,7 @@ from trunkline.gateway.base import Renderer
 from trunkline.gateway.chat_wire import ChatRequest, decode_chat
 from trunkline.gateway.recorder import Context, EpisodeRecorder, Sampled
 from trunkline.gateway.wire import Answer
-from trunkline.types import Completion, Episode, Message, ToolSpec
+from trunkline.types import Completion, Episode, Message, ToolSpec, walk_to
 
 _TICKS = 50
 """Turns of the event loop in which all conversations that can go on reach their next call."""
@@ -139,12 +139,8 @@ class _Replay:
 
     def _path(self, completion: Completion) -> tuple[Message, ...]:
         """The messages of its prompt."""
-        path: list[Message] = []
-        node: int | None = completion.prompt_node
-        while node is not None:
-            path.append(self._episode.messages[node].message)
-            node = self._episode.messages[node].parent
-        return tuple(reversed(path))
+        messages = self._episode.messages
+        return tuple([messages[node].message for node in walk_to(completion.prompt_node, messages)])
 
 
 def _words(message: Message) -> tuple[str, str, tuple[tuple[str, str], ...]]:

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trunkline.types import Completion, MessageNode, ToolSpec
+from trunkline.types import Completion, MessageNode, ToolSpec, walk_to
 
 _FEWEST_REPEATED_CHARACTERS = 12
 """A sub-agent's context is a text of its caller's arguments, or holds one of at least this length: a name in it says nothing."""
@@ -83,7 +83,7 @@ class _Clock:
 
     def add(self, completion: Completion, *, sampling_s: float, tools_s: float) -> None:
         """The next one in order of commit."""
-        walk = tuple(self._walk(completion.prompt_node))
+        walk = walk_to(completion.prompt_node, self._messages)
         start_s, caller = self._beginning(completion, walk)
         end_s = start_s + sampling_s
         place = len(self._completions)
@@ -126,11 +126,6 @@ class _Clock:
         while above is not None and above != caller:
             above = self._callers[above]
         return above is not None
-
-    def _walk(self, node: int | None) -> Iterator[int]:
-        while node is not None:
-            yield node
-            node = self._messages[node].parent
 
 
 def _handed_over(reply: MessageNode) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from trunkline.gateway.base import Parsed, Renderer
 from trunkline.gateway.lineage import Key, rewriting
 from trunkline.gateway.sampling import ContextHash, drop_reason, hash_ids
 from trunkline.gateway.wire import Ask, Committed
-from trunkline.types import CallFacts, Completion, Generation, Lineage, Message, MessageNode, SamplingParams
+from trunkline.types import CallFacts, Completion, Generation, Lineage, Message, MessageNode, SamplingParams, walk_to
 
 
 @dataclass(frozen=True)
@@ -135,12 +135,7 @@ class EpisodeRecorder:
         found = next((one for one in reversed(self.completions) if one.completion_id == completion_id), None)
         if found is None:
             return None
-        path: list[Message] = []
-        node: int | None = found.reply_node
-        while node is not None:
-            path.append(self.nodes[node].message)
-            node = self.nodes[node].parent
-        return tuple(reversed(path))
+        return tuple([self.nodes[node].message for node in walk_to(found.reply_node, self.nodes)])
 
     def take_repeat(self, digest: bytes) -> int:
         """The smallest number not taken by another call of this context: 0 for its first."""

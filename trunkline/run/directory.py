@@ -25,7 +25,7 @@ from trunkline.errors import ConfigError, InfraError
 from trunkline.models.atomic import replacing
 from trunkline.pool.file_lock import lock_file
 from trunkline.run.recipe import Recipe, dump_recipe
-from trunkline.types import Completion, Episode, Reward
+from trunkline.types import Completion, Episode, Reward, walk_to
 
 _NUM_STEP_CHECKPOINTS = 2  # the newest, and the one to fall back on
 _DYING_RUN_S = 10.0
@@ -208,13 +208,8 @@ def _readable_reward(reward: Reward) -> dict[str, Any]:
 
 
 def _readable_call(episode: Episode, completion: Completion) -> dict[str, Any]:
-    walk: list[int] = []
-    node: int | None = completion.reply_node
-    while node is not None:
-        walk.append(node)
-        node = episode.messages[node].parent
     return {
-        "walk": walk[::-1],
+        "walk": list(walk_to(completion.reply_node, episode.messages)),
         "num_prompt_tokens": len(completion.prompt_ids),
         "num_shared_tokens": completion.num_shared,
         "num_sampled_tokens": completion.num_sampled,
