@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -190,6 +190,38 @@ class VersionSpan:
 
 
 @dataclass(frozen=True)
+class RoutedExperts:
+    """Where each layer of a sparse model sent a run of tokens, each token as input (its route decides what comes after it)."""
+
+    first: int
+    """Place of the first of them, counted in prompt and completion laid end to end."""
+    num_layers: int
+    """Layers that route."""
+    top_k: int
+    """Experts a token and layer."""
+    data: bytes
+    """Expert ids as little-endian uint16 in the order [token, layer, choice]; the order of choices means nothing."""
+
+    def __post_init__(self) -> None:
+        if self.first < 0 or self.num_layers < 1 or self.top_k < 1 or len(self.data) % (2 * self.num_layers * self.top_k):
+            raise ValueError(
+                f"RoutedExperts: {len(self.data)} bytes from place {self.first} are not whole rows of "
+                f"{self.num_layers} layers x {self.top_k} experts x 2 bytes"
+            )
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens with a record."""
+        return len(self.data) // (2 * self.num_layers * self.top_k)
+
+    def rows(self, start: int, end: int) -> RoutedExperts:
+        """The records of the places start .. end - 1, as far as there are any."""
+        start, end = max(start, self.first), min(end, self.first + self.num_tokens)
+        size = 2 * self.num_layers * self.top_k
+        return replace(self, first=start, data=self.data[(start - self.first) * size : max(start, end) * size - self.first * size])
+
+
+@dataclass(frozen=True)
 class Generation:
     """What the engine answers: token ids out, with their log-probabilities under the distribution sampled from."""
 
@@ -201,6 +233,8 @@ class Generation:
     """stop: a stop token was sampled; length: max_tokens reached; abort: cut from outside."""
     version_spans: tuple[VersionSpan, ...]
     """Which weights sampled which tokens; covers all tokens in order."""
+    routes: RoutedExperts | None = None
+    """Of a sparse model: the routes of sampled tokens as input, so of all but the last; with those of the prompt before them if asked."""
 
     def __post_init__(self) -> None:
         _check_equal_lengths("Generation", token_ids=self.token_ids, logprobs=self.logprobs)
@@ -521,6 +555,8 @@ class TrainSample:
     """The recorded sampling temperature; the trainer divides logits by it."""
     is_current: bool = False
     """True if the very weights that the step starts from sampled all of it: then the trainer must compute the recorded logprobs."""
+    routes: tuple[RoutedExperts, ...] = ()
+    """Recorded routes of its tokens, by the calls that sampled them; samples of one episode hold the same objects. Empty: dense, or off."""
 
     def __post_init__(self) -> None:
         _check_equal_lengths(
