@@ -74,7 +74,7 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shown = render_demonstrations(MarkupRenderer(tokenizer, TINY), TASKSET, tasks, random.Random(1), decision_noise=0.3)
     for start in range(0, len(shown), BATCH):
         learner.supervised_step(DemonstrationBatch.from_demonstrations(shown[start : start + BATCH]))
-    save_decoder(learner.decoder, folder)
+    save_decoder(learner.policy, folder)
     return folder
 
 

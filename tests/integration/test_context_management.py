@@ -203,7 +203,7 @@ def delegating_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rendered = [render_conversation(renderer, *one) for _ in range(BATCH // 2) for one in delegated_conversations(rng)]
         batch = [_weighted(one.token_ids, one.is_action, 0.1) for one in rendered]
         learner.supervised_step(DemonstrationBatch.from_demonstrations(batch))
-    save_decoder(learner.decoder, folder)
+    save_decoder(learner.policy, folder)
     return folder
 
 

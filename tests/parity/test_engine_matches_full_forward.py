@@ -32,7 +32,7 @@ GROUPED_HEADS = DecoderConfig(
     num_heads=4,
     num_kv_heads=2,
     head_dim=16,
-    qk_norm=True,
+    qk_norm="head",
     tie_embeddings=True,
     max_positions=160,
 )

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,9 +22,8 @@ from trunkline.models.config import DecoderConfig
 from trunkline.models.decoder import Decoder
 from trunkline.trainer.batch import DemonstrationBatch, SampleBatch
 from trunkline.trainer.cispo import cispo_loss
-from trunkline.trainer.config import OptimizerConfig, PhaseConfig, PhaseKind
+from trunkline.trainer.config import OptimizerConfig, PhaseConfig, PhaseKind, TrainerConfig
 from trunkline.trainer.logprobs import find_targets, trained_logprobs
-from trunkline.trainer.passes import split_samples
 from trunkline.trainer.sft import sft_loss
 from trunkline.trainer.step import Learner
 
@@ -43,7 +44,10 @@ class Sample:
         return self.prompt + self.response
 
 
-def make_decoder(num_kv_heads: int, dtype: torch.dtype) -> Decoder:
+SPARSE: dict[str, Any] = {"qk_norm": "full", "rotary_dim": 4, "num_experts": 5, "experts_per_token": 2}
+
+
+def make_decoder(num_kv_heads: int, dtype: torch.dtype, **changes: Any) -> Decoder:
     config = DecoderConfig(
         vocab_size=VOCAB,
         hidden_size=16,
@@ -53,10 +57,10 @@ def make_decoder(num_kv_heads: int, dtype: torch.dtype) -> Decoder:
         num_kv_heads=num_kv_heads,
         head_dim=8,
         max_positions=64,
-        qk_norm=num_kv_heads == 2,
+        qk_norm="head" if num_kv_heads == 2 else "none",
         tie_embeddings=num_kv_heads == 1,
     )
-    return init_decoder(config, seed=7, dtype=dtype)
+    return init_decoder(dataclasses.replace(config, **changes), seed=7, dtype=dtype)
 
 
 def stream(samples: list[Sample], dtype: torch.dtype, seed: int) -> torch.Tensor:
@@ -88,8 +92,10 @@ def gradients(decoder: Decoder, loss: torch.Tensor) -> torch.Tensor:
     return torch.cat([part.flatten() for part in parts])
 
 
-def assert_equal_to_lone_samples(samples: list[Sample], dtype: torch.dtype, *, num_kv_heads: int, max_bytes: int = 2**20) -> None:
-    decoder = make_decoder(num_kv_heads, dtype)
+def assert_equal_to_lone_samples(
+    samples: list[Sample], dtype: torch.dtype, *, num_kv_heads: int, max_bytes: int = 2**20, **changes: Any
+) -> None:
+    decoder = make_decoder(num_kv_heads, dtype, **changes)
     old_M, advantage_M = -stream(samples, dtype, 1).abs(), stream(samples, dtype, 2)
 
     def loss(logp_M: torch.Tensor, start: int) -> torch.Tensor:
@@ -146,6 +152,14 @@ def test_forest_equals_lone_samples_in_fp64(num_kv_heads: int, samples: list[Sam
 
 @settings(max_examples=40, deadline=None)
 @given(samples=step_samples())
+@example(samples=inside_a_chain)
+@example(samples=identical)
+def test_forest_equals_lone_samples_in_a_sparse_decoder_in_fp64(samples: list[Sample]) -> None:
+    assert_equal_to_lone_samples(samples, torch.float64, num_kv_heads=2, **SPARSE)
+
+
+@settings(max_examples=40, deadline=None)
+@given(samples=step_samples())
 @example(samples=response_in_a_prompt)
 def test_forest_equals_lone_samples_in_fp32(samples: list[Sample]) -> None:
     assert_equal_to_lone_samples(samples, torch.float32, num_kv_heads=2)
@@ -179,8 +193,8 @@ def test_weighted_likelihood_over_a_forest_equals_lone_samples() -> None:
 @settings(max_examples=15, deadline=None)
 @given(samples=step_samples(), limit=st.integers(1, 40))
 @example(samples=response_in_a_prompt, limit=5)
-def test_a_step_in_several_passes_has_the_gradient_of_one(dtype: torch.dtype, samples: list[Sample], limit: int) -> None:
-    """Within ten times TOLERANCE, RL and supervised, whatever the limit of a pass."""
+def test_a_step_in_partitions_has_the_gradient_of_one_pass(dtype: torch.dtype, samples: list[Sample], limit: int) -> None:
+    """Within ten times TOLERANCE, RL and supervised, whatever the size of a partition."""
     rng = np.random.default_rng(5)
     lengths_S = np.array([len(sample.token_ids) for sample in samples])
     token_ids_F = np.concatenate([sample.token_ids for sample in samples]).astype(np.int64)
@@ -191,32 +205,14 @@ def test_a_step_in_several_passes_has_the_gradient_of_one(dtype: torch.dtype, sa
     batch = SampleBatch(lengths_S, temperatures_S, token_ids_F, mask_F, -rng.random(len(mask_F)), advantages_F, is_current_S)
     demonstrations = DemonstrationBatch(lengths_S, token_ids_F, np.where(mask_F, rng.random(len(mask_F)) + 0.1, 0))
 
-    def gradient(kind: PhaseKind, max_pass_tokens: int) -> tuple[float, torch.Tensor]:
-        learner = Learner(make_decoder(2, dtype), max_pass_tokens=max_pass_tokens)
+    def gradient(kind: PhaseKind, partition_tokens: int) -> tuple[float, torch.Tensor]:
+        learner = Learner(make_decoder(2, dtype), TrainerConfig(partition_tokens=partition_tokens))
         learner.begin_phase(PhaseConfig(kind=kind, optimizer=OptimizerConfig(lr=1e-9, clip_norm=1e9)))
         stats = learner.train_step(batch) if kind == "rl" else learner.supervised_step(demonstrations)
-        return stats.loss, torch.cat([p.grad.flatten() for p in learner.decoder.parameters() if p.grad is not None])
+        return stats.loss, torch.cat([p.grad.flatten() for p in learner.policy.parameters() if p.grad is not None])
 
     for kind in ("rl", "supervised"):
         whole_loss, whole = gradient(kind, 10_000)
         loss, parts = gradient(kind, limit)
         assert loss == pytest.approx(whole_loss, rel=1e-5, abs=1e-6)
         assert (parts - whole).norm() <= 10 * TOLERANCE[dtype] * max(1.0, whole.norm())
-
-
-def test_parts_hold_every_sample_once_and_keep_to_the_limit() -> None:
-    rng = np.random.default_rng(1)
-    sequences = [rng.integers(0, 2, rng.integers(2, 12)) for _ in range(60)]
-    forest, longest = build_forest(sequences), max(map(len, sequences))
-    for limit in (1, 12, 40, 1000):
-        parts = split_samples(forest, max_tokens=limit)
-        assert sorted(np.concatenate(parts).tolist()) == list(range(60))
-        for part in parts:
-            assert build_forest([sequences[sample] for sample in part]).num_tokens <= max(limit, longest + limit // 2)
-
-
-def test_calls_on_a_trunk_beyond_the_limit_are_trained_together() -> None:
-    trunk = list(range(100))
-    sequences = [np.array([*trunk, 1000 + call]) for call in range(40)]
-    parts = split_samples(build_forest(sequences), max_tokens=90)
-    assert [len(part) for part in parts] == [40]

@@ -39,7 +39,7 @@ stats = learner.train_step(SampleBatch.from_samples(samples))
 print(json.dumps({
     "cpu_seconds": time.process_time() - started,
     "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-    "num_parameters": sum(one.numel() for one in learner.decoder.parameters()),
+    "num_parameters": sum(one.numel() for one in learner.policy.parameters()),
     "num_flat_tokens": stats.num_flat_tokens,
     "num_forest_tokens": stats.num_forest_tokens,
     "computed_tokens": stats.extra["computed_tokens"],

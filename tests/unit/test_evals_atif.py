@@ -31,6 +31,7 @@ from trunkline.types import (
     MessageNode,
     PolicyVersion,
     Reward,
+    RoutedExperts,
     SamplingParams,
     SandboxAct,
     ToolCall,
@@ -74,6 +75,8 @@ samplings = st.builds(
     stop_token_ids=st.lists(token_ids, max_size=2).map(tuple),
 )
 
+routes = st.builds(RoutedExperts, st.integers(0, 9), st.just(1), st.just(2), st.binary(max_size=2).map(lambda ids: ids * 4))
+
 
 @st.composite
 def completions(draw: st.DrawFn, number: int, nodes: list[MessageNode], reply_node: int, earlier: list[Completion]) -> Completion:
@@ -89,7 +92,7 @@ def completions(draw: st.DrawFn, number: int, nodes: list[MessageNode], reply_no
         completion_id=f"c{number}",
         session_id=draw(texts),
         prompt_ids=shared + tuple(draw(st.lists(token_ids, max_size=4))),
-        generation=Generation(ids, logprobs, draw(st.sampled_from(["stop", "length", "abort"])), spans),
+        generation=Generation(ids, logprobs, draw(st.sampled_from(["stop", "length", "abort"])), spans, draw(st.none() | routes)),
         sampling=draw(samplings),
         prompt_node=prompt_node,
         reply_node=reply_node,

@@ -6,7 +6,7 @@ The engine is a small real one: it samples uniformly from the vocabulary, seeded
 import asyncio
 import random
 import string
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given, settings
@@ -20,7 +20,7 @@ from trunkline.gateway.sampling import AskedSampling, SamplingHold
 from trunkline.gateway.sessions import SessionBudget
 from trunkline.gateway.wire import Ask, ToolOffer
 from trunkline.models.tokenizer import build_tiny_tokenizer
-from trunkline.types import Generation, Message, PolicyVersion, ToolCall, ToolSpec, VersionSpan
+from trunkline.types import Generation, Message, PolicyVersion, RoutedExperts, ToolCall, ToolSpec, VersionSpan
 
 GET = ToolSpec("get", "One fact", {"type": "object", "properties": {"x": {"type": "string"}}})
 OFFER, NO_TOOLS = ToolOffer((GET,), b"get"), ToolOffer()
@@ -117,8 +117,8 @@ class Stack:
         return committed
 
 
-def stack(markup=TINY, *, hold=SamplingHold(max_tokens=12), budget=SessionBudget(), seed=7):
-    engine, log = RandomEngine(), MemoryLog()
+def stack(markup=TINY, *, hold=SamplingHold(max_tokens=12), budget=SessionBudget(), seed=7, engine=None):
+    engine, log = engine or RandomEngine(), MemoryLog()
     gateway = Gateway(engine, MarkupRenderer(TOKENIZER, markup), log, model_name="tiny")
     opened = gateway.open_session(episode_id="e", seed=seed, hold=hold, budget=budget)
     return Stack(engine, log, gateway, gateway.session(opened.secret))
@@ -272,6 +272,34 @@ def test_calls_are_known_by_their_json_and_results_by_the_call_they_answer(marku
     assert [call.call_id for call in first.message.tool_calls] == ["call_1_0", "call_1_1"]
     assert [one.completion.parent_id for one in later] == [first.completion.completion_id] * 2
     assert later[0].completion.prompt_node != later[1].completion.prompt_node
+
+
+class RoutingEngine(RandomEngine):
+    """Reports a route of every token but the last: the token itself."""
+
+    async def generate(self, request):
+        generation = await super().generate(request)
+        ids = (request.token_ids + generation.token_ids)[:-1]
+        return replace(generation, routes=RoutedExperts(0, 1, 1, b"".join(token.to_bytes(2, "little") for token in ids)))
+
+
+def test_of_routes_that_a_call_shares_with_its_parent_the_parent_s_record_counts():
+    """So each token has one record, the last that a parent sampled the child's; a branch has a record of its own from its start on."""
+
+    async def converse():
+        s = stack(engine=RoutingEngine())
+        first = await s.ask([USER])
+        second = await s.ask([USER, first.message, *results(first.message)])
+        await s.ask([USER, first.message, *results(first.message), second.message, *results(second.message)])
+        await s.ask([Message("user", "another")])
+        return s.gateway.episode_record("e").completions
+
+    completions = asyncio.run(converse())
+    assert [one.parent_id for one in completions] == [None, completions[0].completion_id, completions[1].completion_id, None]
+    for one in completions:
+        routes, ids = one.generation.routes, one.prompt_ids + one.generation.token_ids
+        assert routes.first == max(0, one.num_shared - 1)
+        assert routes.data == b"".join(token.to_bytes(2, "little") for token in ids[routes.first : -1])
 
 
 def test_the_same_prompt_asked_again_samples_anew_and_a_new_run_repeats_both():

@@ -20,6 +20,9 @@ CONFIG = DecoderConfig(
     vocab_size=60, hidden_size=64, intermediate_size=128, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=16, max_positions=64
 )
 TIED = dataclasses.replace(CONFIG, tie_embeddings=True)
+SPARSE = dataclasses.replace(CONFIG, qk_norm="full", rotary_dim=8, num_experts=4, experts_per_token=2)
+EXPERTS = "model.layers.1.block_sparse_moe.experts"
+Edit = Callable[[dict[str, torch.Tensor]], object]
 
 
 def test_the_same_seed_gives_the_same_weights_and_leaves_the_global_generator_alone() -> None:
@@ -51,7 +54,16 @@ def test_initial_weights_have_the_documented_scale_within_10_percent() -> None:
     assert torch.equal(state["model.norm.weight"], torch.ones(64))
 
 
-@pytest.mark.parametrize("config", [CONFIG, TIED])
+def test_initial_experts_and_gates_have_the_documented_scale_within_10_percent() -> None:
+    state = init_decoder(SPARSE, seed=0).state_dict()
+    layer = "model.layers.1.block_sparse_moe."
+    expected = {"gate.weight": 64**-0.5, "experts.gate_up": 64**-0.5, "experts.down": 128**-0.5 / math.sqrt(4)}
+    for name, std in expected.items():
+        assert state[layer + name].std().item() == pytest.approx(std, rel=0.1), name
+    assert not state[f"{layer}e_score_correction_bias"].any()
+
+
+@pytest.mark.parametrize("config", [CONFIG, TIED, SPARSE])
 def test_a_saved_decoder_comes_back_bit_for_bit(config: DecoderConfig, tmp_path: Path) -> None:
     decoder = init_decoder(config, seed=0)
     save_decoder(decoder, tmp_path / "new" / "folder")
@@ -60,6 +72,31 @@ def test_a_saved_decoder_comes_back_bit_for_bit(config: DecoderConfig, tmp_path:
     assert loaded.state_dict().keys() == decoder.state_dict().keys()
     assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in decoder.state_dict().items())
     assert all(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_a_bf16_sparse_decoder_stores_and_restores_its_selection_bias_in_fp32(tmp_path: Path) -> None:
+    decoder = init_decoder(SPARSE, seed=0, dtype=torch.bfloat16)
+    for bias_E in decoder.buffers():
+        bias_E.fill_(1 / 3)
+    save_decoder(decoder, tmp_path)
+    loaded = load_decoder(tmp_path, dtype=torch.bfloat16)
+    assert all(torch.equal(bias_E, torch.full((4,), 1 / 3)) for bias_E in loaded.buffers())
+    assert all(parameter.dtype == torch.bfloat16 for parameter in loaded.parameters())
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda tensors: tensors.pop(f"{EXPERTS}.3.w2.weight"), f"missing {EXPERTS}.3.w2.weight"),
+        (lambda tensors: tensors.update({f"{EXPERTS}.4.w2.weight": torch.ones(64, 128)}), f"unexpected {EXPERTS}.4.w2.weight"),
+        (lambda tensors: tensors.update({f"{EXPERTS}.0.w1.weight": torch.ones(64, 128)}), r"experts.0.w1.weight has shape \[64, 128\]"),
+    ],
+)
+def test_an_expert_that_is_missing_surplus_or_misshapen_is_named(edit: Edit, message: str, tmp_path: Path) -> None:
+    save_decoder(init_decoder(SPARSE, seed=0), tmp_path)
+    _edit_tensors(tmp_path, edit)
+    with pytest.raises(ConfigError, match=message):
+        load_decoder(tmp_path)
 
 
 def test_a_tied_head_is_not_stored_twice_and_a_stored_one_is_ignored(tmp_path: Path) -> None:
@@ -97,7 +134,7 @@ def _edit_config(folder: Path, **changes: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def _edit_tensors(folder: Path, edit: Callable[[dict[str, torch.Tensor]], object]) -> None:
+def _edit_tensors(folder: Path, edit: Edit) -> None:
     tensors = {name: tensor.clone() for name, tensor in load_file(folder / "model.safetensors").items()}
     edit(tensors)
     save_file(tensors, folder / "model.safetensors")

@@ -21,7 +21,7 @@ CONFIG = DecoderConfig(
     num_heads=4,
     num_kv_heads=2,
     head_dim=8,
-    qk_norm=True,
+    qk_norm="head",
     max_positions=128,
 )
 TOKEN_IDS_T = torch.randint(0, 50, (24,), generator=torch.Generator().manual_seed(0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +13,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tests.unit.test_models_config import RELEASED_M2
 from trunkline.errors import ConfigError
-from trunkline.models.checkpoint import init_decoder, load_decoder, save_decoder
+from trunkline.models.checkpoint import init_decoder, load_decoder, save_decoder, stored_views
 from trunkline.models.config import DecoderConfig
-from trunkline.models.info import describe_model
+from trunkline.models.decoder import Decoder
+from trunkline.models.info import count_parameters, describe_model
 from trunkline.models.source import open_model
 from trunkline.models.tokenizer import Tokenizer, build_tiny_tokenizer
 
@@ -50,12 +53,15 @@ def edit_tensors(folder: Path, edit: Callable[[dict[str, Tensor]], dict[str, Ten
     save_file(edit(tensors), folder / "model.safetensors")
 
 
-@pytest.mark.parametrize("qk_norm", [False, True])
-@pytest.mark.parametrize("tied", [False, True])
-def test_the_shapes_that_a_config_promises_are_those_of_the_decoder(qk_norm: bool, tied: bool) -> None:
-    config = DecoderConfig(60, 64, 128, 2, 4, 2, 16, qk_norm=qk_norm, tie_embeddings=tied)
-    state = init_decoder(config, seed=0).state_dict()
-    assert config.parameter_shapes() == {name: tuple(tensor.shape) for name, tensor in state.items()}
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"qk_norm": "head"}, {"tie_embeddings": True}, {"qk_norm": "full", "num_experts": 5, "experts_per_token": 2, "rotary_dim": 8}],
+)
+def test_the_shapes_that_a_config_promises_are_those_of_the_decoders_files(changes: dict[str, Any]) -> None:
+    config = dataclasses.replace(CONFIG, **{"tie_embeddings": False, **changes})
+    decoder = init_decoder(config, seed=0)
+    assert config.parameter_shapes() == {name: tuple(tensor.shape) for name, tensor in stored_views(decoder.state_dict()).items()}
+    assert count_parameters(config) == sum(parameter.numel() for parameter in decoder.parameters())
 
 
 def test_rotary_frequencies_that_old_checkpoints_store_are_left_out(folder: Path) -> None:
@@ -105,6 +111,10 @@ def no_weights(folder: Path, other: str) -> None:
         (lambda f: edit_json(f / "config.json", model_type="qwen2"), "model_type 'qwen2' is not supported; supported: llama, qwen3"),
         (lambda f: (f / "generation_config.json").write_text("["), "generation_config.json is not valid JSON"),
         (lambda f: edit_tensors(f, lambda t: t | {"model.norm.weight": torch.ones(64, dtype=torch.int8)}), "is stored as I8, not F64"),
+        (
+            lambda f: edit_tensors(f, lambda t: {name: tensor.to(torch.float8_e4m3fn) for name, tensor in t.items()}),
+            "is stored as F8_E4M3, not F64.*convert the fp8 checkpoint, with its scales, to bf16 first",
+        ),
         (lambda f: no_weights(f, "adapter_config.json"), "holds an adapter, merge it"),
         (lambda f: no_weights(f, "consolidated.00.pth"), "consolidated.00.pth is a pickle and is not read"),
     ],
@@ -167,6 +177,33 @@ def test_a_model_is_described_without_its_weights(folder: Path) -> None:
     assert described.training_bytes == 16 * described.num_parameters
     assert described.tokenizer.special_tokens == {"<|end|>": 0}
     assert described.tokenizer.template_reads_tools
+
+
+def test_the_released_minimax_m2_is_described_from_its_config_alone(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(RELEASED_M2))
+    for path in (tmp_path, tmp_path / "config.json"):
+        described = describe_model(path)
+        assert described.path == str(path)
+        assert round(described.num_parameters / 1e9, 2) == 228.69
+        assert round(described.num_active_parameters / 1e9, 2) == 9.8
+        assert round((described.num_active_parameters + described.num_embedding_parameters) / 1e9, 2) == 11.03
+        assert (described.kv_bytes_per_token_bf16, described.kv_bytes_per_token) == (253_952, 507_904)
+        assert (described.quantization, described.tokenizer, described.stored_dtypes, described.disk_bytes) == ("fp8", None, {}, 0)
+
+
+def test_the_full_size_decoder_has_the_described_parameters() -> None:
+    config = DecoderConfig.from_hf(RELEASED_M2)
+    with torch.device("meta"):
+        assert sum(parameter.numel() for parameter in Decoder(config).parameters()) == count_parameters(config) == 228_689_748_992
+
+
+def test_quantised_weights_are_described_though_they_are_not_loaded(folder: Path) -> None:
+    edit_json(folder / "config.json", quantization_config={"quant_method": "fp8"})
+    scales = {"model.layers.0.self_attn.q_proj.weight_scale_inv": torch.ones(1, 1)}
+    edit_tensors(folder, lambda tensors: {name: tensor.to(torch.float8_e4m3fn) for name, tensor in tensors.items()} | scales)
+    described = describe_model(folder)
+    assert described.quantization == "fp8"
+    assert described.stored_dtypes == {"F8_E4M3": described.num_parameters}
 
 
 @pytest.mark.parametrize(

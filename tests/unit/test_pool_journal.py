@@ -19,6 +19,7 @@ from trunkline.pool.journal import Journal
 from trunkline.pool.journal_reader import JournalReader
 from trunkline.pool.journal_rows import from_json, to_json
 from trunkline.types import (
+    CallFacts,
     Completion,
     Episode,
     EpisodeStatus,
@@ -28,6 +29,7 @@ from trunkline.types import (
     MessageNode,
     PolicyVersion,
     Reward,
+    RoutedExperts,
     SamplingParams,
     SandboxAct,
     Task,
@@ -89,6 +91,14 @@ samplings = st.builds(
     stop_token_ids=st.lists(token_ids, max_size=3).map(tuple),
 )
 
+routes = st.builds(
+    lambda first, num_layers, top_k, row: RoutedExperts(first, num_layers, top_k, row * num_layers * top_k),
+    st.integers(0, 10**6),
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.binary(max_size=8).map(lambda ids: ids + ids),
+)
+
 
 @st.composite
 def generations(draw: st.DrawFn) -> Generation:
@@ -96,7 +106,7 @@ def generations(draw: st.DrawFn) -> Generation:
     logprobs = tuple(draw(st.lists(st.floats(allow_nan=False), min_size=len(ids), max_size=len(ids))))
     cut = draw(st.integers(0, len(ids)))
     spans = (VersionSpan(0, cut, draw(versions)), VersionSpan(cut, len(ids), draw(versions)))
-    return Generation(ids, logprobs, draw(st.sampled_from(["stop", "length", "abort"])), spans)
+    return Generation(ids, logprobs, draw(st.sampled_from(["stop", "length", "abort"])), spans, draw(st.none() | routes))
 
 
 @st.composite
@@ -333,6 +343,7 @@ def test_a_journal_of_schema_1_is_read_as_it_is_and_extended_when_it_is_written(
     asyncio.run(record(an_episode()))
     with contextlib.closing(sqlite3.connect(tmp_path / "j")) as connection:
         connection.execute("ALTER TABLE episodes DROP COLUMN acts")
+        connection.execute("ALTER TABLE calls DROP COLUMN routes")
         connection.execute("ALTER TABLE calls DROP COLUMN facts")
         connection.execute("PRAGMA user_version=1")
     with JournalReader.open(tmp_path / "j") as old:
@@ -340,6 +351,26 @@ def test_a_journal_of_schema_1_is_read_as_it_is_and_extended_when_it_is_written(
     asyncio.run(record(acted))
     with JournalReader.open(tmp_path / "j") as new:
         assert [episode.acts for episode in new.episodes()] == [(), acted.acts]
+
+
+def test_a_journal_of_schema_3_is_read_as_it_is_and_extended_when_it_is_written(tmp_path: Path) -> None:
+    """Calls had no routes then."""
+    fact = replace(a_completion("c0", (1, 2), (3,)), facts=CallFacts(wire="chat"))
+    routed = replace(fact, completion_id="c1", generation=replace(fact.generation, routes=RoutedExperts(2, 1, 2, bytes(range(8)))))
+
+    async def record(completion: Completion) -> None:
+        async with journal_at(tmp_path / "j") as journal:
+            await journal.record_completion(f"e{completion.completion_id}", completion, an_episode().messages)
+
+    asyncio.run(record(fact))
+    with contextlib.closing(sqlite3.connect(tmp_path / "j")) as connection:
+        connection.execute("ALTER TABLE calls DROP COLUMN routes")
+        connection.execute("PRAGMA user_version=3")
+    with JournalReader.open(tmp_path / "j") as old:
+        assert old.read_completions("ec0") == (fact,)
+    asyncio.run(record(routed))
+    with JournalReader.open(tmp_path / "j") as new:
+        assert (new.read_completions("ec0"), new.read_completions("ec1")) == ((fact,), (routed,))
 
 
 def make_newer(path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from tests.unit.test_models_config import RELEASED_M2
 from tests.unit.test_models_gguf import PIECES, UNUSED, write_gguf
 from trunkline.run.cli import app
 
@@ -27,8 +28,25 @@ def test_info_of_a_gguf_file_prints_its_shape_its_memory_and_its_tokenizer(tmp_p
     assert printed["stored as"].startswith("Q8_0, F32, ")
     assert printed["tokenizer"] == f"{len(PIECES) - len(UNUSED)} ids, 2 special: <|im_start|> <|im_end|>"
     assert printed["chat template"] == "reads tools"
-    assert printed["KV cache"] == "1.0 kB a token in fp32"
+    assert printed["KV cache"] == "1.0 kB a token in fp32, 512 B in bf16"
     assert printed["trains here"].startswith("yes: ")
+
+
+def test_info_of_a_bare_config_of_minimax_m2_prints_its_experts_and_what_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(RELEASED_M2))
+    lines = CliRunner().invoke(app, ["model", "info", str(path)], catch_exceptions=False).stdout.splitlines()
+    printed = dict(re.split(" {2,}", line.strip(), maxsplit=1) for line in lines)
+    assert printed["architecture"] == "minimax_m2"
+    assert printed["parameters"] == "228,689,748,992 (228.69B)"
+    assert printed["experts"] == "256 of width 1536 a layer, 8 a token"
+    assert printed["active"] == "9,801,344,000 (9.80B) a token, 11,030,537,216 (11.03B) with embedding and head"
+    assert printed["stored as"] == "no weights here, only the config, quantised as fp8: not loaded, convert it to bf16 first"
+    assert printed["KV cache"] == "507.9 kB a token in fp32, 253,952 B in bf16"
+    assert printed["tokenizer"] == "not here"
 
 
 def test_info_as_json_has_the_same_and_says_whether_it_fits(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ CONFIG = DecoderConfig(
     head_dim=8,
     rope_theta=1000.0,
     rms_norm_eps=1e-6,
-    qk_norm=True,
+    qk_norm="head",
     tie_embeddings=False,
     max_positions=32,
 )
@@ -64,10 +64,10 @@ def test_a_checkpoint_that_is_not_whole_is_refused_and_the_learner_stays_as_it_w
         kept = content[: int(share * len(content))].rstrip(b"\n}")  # of JSON texts the last bytes say nothing
         (damaged / name).write_bytes(kept)
     learner = a_learner()
-    before = {key: value.clone() for key, value in learner.decoder.state_dict().items()}
+    before = {key: value.clone() for key, value in learner.policy.state_dict().items()}
     with pytest.raises(TrainerError, match="damaged"):
         restore_checkpoint(learner, damaged)
-    assert all(torch.equal(value, before[key]) for key, value in learner.decoder.state_dict().items())
+    assert all(torch.equal(value, before[key]) for key, value in learner.policy.state_dict().items())
     assert learner.progress is not None and learner.progress.num_steps == 1
 
 

@@ -24,6 +24,7 @@ from trunkline.types import (
     Message,
     PolicyVersion,
     Reward,
+    RoutedExperts,
     SamplingParams,
     Task,
     TrainSample,
@@ -209,3 +210,119 @@ def test_without_rewards_of_steps_samples_are_the_same_to_the_bit(baseline: str)
         found = credit_of(*(two_calls(attempt, reward) for attempt, reward in enumerate(rewards)), baseline=baseline)
         expected = credit_of_whole_attempts(rewards, baseline) if len(set(rewards)) > 1 else []
         assert np.array(found).tobytes() == np.repeat(expected, 2).astype(np.float64).tobytes()
+
+
+# --- recorded routes --------------------------------------------------------------------------------------------------
+
+
+def record(first: int, *experts: int) -> RoutedExperts:
+    """One layer, one expert a token."""
+    return RoutedExperts(first, 1, 1, np.array(experts, "<u2").tobytes())
+
+
+def routed(
+    name: str,
+    prompt: tuple[int, ...],
+    response: tuple[int, ...],
+    routes: RoutedExperts | None,
+    *,
+    parent: str | None = None,
+    shared: int = 0,
+) -> Completion:
+    call = make_completion(prompt, response)
+    return replace(call, completion_id=name, generation=replace(call.generation, routes=routes), parent_id=parent, num_shared=shared)
+
+
+def routes_of(*completions: Completion) -> list[tuple[RoutedExperts, ...]]:
+    group = make_group(make_episode(0, 1.0, *completions), make_episode(1, 0.0, make_completion((1,), (9,))))
+    samples = samples_from_groups([group], baseline="leave_one_out")
+    assert samples[-1].routes == ()
+    return [sample.routes for sample in samples[:-1]]
+
+
+FIRST = routed("a", (1, 2), (3, 4, 5), record(2, 13, 14))
+SECOND = routed("b", (1, 2, 3, 4, 5, 6), (7, 8), record(6, 17), parent="a", shared=5)
+THIRD = routed("c", (1, 2, 3, 4, 5, 6, 7, 8, 9), (10, 11), record(7, 18, 19, 20), parent="b", shared=8)
+
+
+def test_a_sample_has_the_routes_of_its_own_call_and_those_of_its_ancestors_as_the_same_objects() -> None:
+    one, two, three = (call.generation.routes for call in (FIRST, SECOND, THIRD))
+    expected = [(one,), (one, two), (one, two, three)]
+    assert routes_of(FIRST, SECOND, THIRD) == expected
+    for found, wanted in zip(routes_of(FIRST, SECOND, THIRD), expected, strict=True):
+        assert all(left is right for left, right in zip(found, wanted, strict=True))
+
+
+def test_ancestors_that_are_not_trained_and_calls_in_another_order_give_their_routes_all_the_same() -> None:
+    dropped = replace(FIRST, drop_reason="greedy")
+    one, two, three = (call.generation.routes for call in (FIRST, SECOND, THIRD))
+    assert routes_of(THIRD, dropped, SECOND) == [(one, two, three), (one, two)]
+
+
+def test_of_a_parent_only_what_is_shared_is_inherited_cut_once_for_all_that_share_so_much() -> None:
+    cousins = [routed(name, (1, 2, 3, 6), (7,), record(4), parent="a", shared=3) for name in "xy"]
+    grandchild = routed("z", (1, 2, 3, 6, 7), (8,), record(5), parent="x", shared=5)
+    _, left, right, below = routes_of(FIRST, *cousins, grandchild)
+    assert left == right == below == (record(2, 13),)
+    assert left[0] is right[0]
+    assert below[0] is left[0]
+
+
+def test_a_call_without_a_record_between_two_that_have_one_is_passed_over() -> None:
+    bare = replace(SECOND, generation=replace(SECOND.generation, routes=None))
+    assert routes_of(FIRST, bare, THIRD)[-1] == (FIRST.generation.routes, THIRD.generation.routes)
+
+
+def test_a_batch_lays_each_record_out_once_and_points_every_token_to_its_row() -> None:
+    group = make_group(make_episode(0, 1.0, FIRST, SECOND, THIRD), make_episode(1, 0.0, make_completion((1,), (9,))))
+    batch = SampleBatch.from_samples(samples_from_groups([group], baseline="leave_one_out"))
+    assert batch.routes_RLK[:, 0, 0].tolist() == [13, 14, 17, 18, 19, 20]
+    rows = [-1, -1, 0, 1, -1]
+    assert batch.route_of_F.tolist() == [*rows, *rows, -1, 2, -1, *rows, -1, 2, 3, 4, 5, -1, -1, -1]
+    again = SampleBatch.from_bytes(batch.to_bytes())
+    assert (again.route_of_F.tolist(), again.routes_RLK.dtype) == (batch.route_of_F.tolist(), np.uint16)
+    assert np.array_equal(again.routes_RLK, batch.routes_RLK)
+
+
+def test_where_records_overlap_the_first_counts() -> None:
+    ids, flags, zeros = (1, 2, 3, 4), (False, True, True, True), (0.0,) * 4
+    batch = SampleBatch.from_samples([TrainSample(ids, flags, zeros, zeros, routes=(record(0, 10, 11), record(1, 21, 22)))])
+    assert batch.routes_RLK[batch.route_of_F[:3], 0, 0].tolist() == [10, 11, 22]
+    assert batch.route_of_F[3] == -1
+
+
+def test_a_dense_batch_has_no_routes_and_sends_none() -> None:
+    batch = SampleBatch.from_samples([TrainSample((1, 2), (False, True), (0, -1.0), (0, 1.0))])
+    assert batch.route_of_F.tolist() == [-1, -1]
+    assert len(batch.routes_RLK) == 0
+    with np.load(io.BytesIO(batch.to_bytes())) as archive:
+        assert not [name for name in archive if "route" in name]
+    assert SampleBatch.from_bytes(batch.to_bytes()).route_of_F.tolist() == [-1, -1]
+
+
+@pytest.mark.parametrize(
+    ("routes", "message"),
+    [
+        ((record(0, 1), RoutedExperts(1, 2, 1, bytes(4))), "two models"),
+        ((record(1, 5, 6),), r"a sample of 2 tokens has routes of the places 1\.\.2"),
+    ],
+)
+def test_routes_that_cannot_be_the_samples_are_refused(routes: tuple[RoutedExperts, ...], message: str) -> None:
+    sample = TrainSample((1, 2), (False, True), (0, -1.0), (0, 1.0), routes=routes)
+    with pytest.raises(TrainerError, match=message):
+        SampleBatch.from_samples([sample])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"route_of_F": np.array([0])}, "must have 2 entries"),
+        ({"route_of_F": np.array([0, 7])}, r"must lie in -1\.\.0, got 0\.\.7"),
+        ({"routes_RLK": np.zeros((1, 1, 1), np.int64)}, "uint16"),
+        ({"routes_RLK": np.zeros((1, 1), np.uint16)}, r"shape \(1, 1\)"),
+    ],
+)
+def test_routes_on_the_wire_that_fit_no_token_are_refused(change: dict[str, np.ndarray], message: str) -> None:
+    batch = SampleBatch.from_samples([TrainSample((1, 2), (False, True), (0, -1.0), (0, 1.0), routes=(record(0, 3),))])
+    with pytest.raises(TrainerError, match=message):
+        SampleBatch(**{**vars(batch), **change})

@@ -57,14 +57,14 @@ def rl_batch(seed: int = 0) -> SampleBatch:
 
 
 def weights(learner: Learner) -> torch.Tensor:
-    return torch.cat([parameter.detach().flatten() for parameter in learner.decoder.parameters()])
+    return torch.cat([parameter.detach().flatten() for parameter in learner.policy.parameters()])
 
 
 def logprobs(learner: Learner, ids: tuple[int, ...], *, temperature: float = 1.0) -> list[float]:
     """Of all tokens but the first, one sequence computed alone."""
     with torch.no_grad():
-        hidden_TC = learner.decoder(torch.tensor(ids), torch.arange(len(ids)), CausalAttend())
-        logp_TV = torch.log_softmax(learner.decoder.logits(hidden_TC) / temperature, dim=-1)
+        hidden_TC = learner.policy(torch.tensor(ids), torch.arange(len(ids)), CausalAttend())
+        logp_TV = torch.log_softmax(learner.policy.logits(hidden_TC) / temperature, dim=-1)
     return [logp_TV[t, ids[t + 1]].item() for t in range(len(ids) - 1)]
 
 
@@ -161,7 +161,7 @@ def test_new_phase_forgets_the_optimiser_and_counts_from_1() -> None:
     learner.train_step(rl_batch())
     learner.begin_phase(RL)
     fresh = make_learner(RL)
-    fresh.decoder.load_state_dict(learner.decoder.state_dict())
+    fresh.policy.load_state_dict(learner.policy.state_dict())
     assert learner.train_step(rl_batch(1)).step == 1
     fresh.train_step(rl_batch(1))
     assert torch.equal(weights(learner), weights(fresh))

@@ -1,6 +1,6 @@
-"""The seam between a decoder and its attention. Owns the Attend protocol and the oracle; no layout, no cache, no kernel."""
+"""The seam between a decoder and its attention. Owns the protocols and the oracle; no layout, no cache, no kernel."""
 
-# T tokens (flat, no batch dimension), H query heads, K key/value heads (H % K == 0), D head_dim
+# T tokens (flat, no batch dimension), A ancestors outside them, H query heads, K key/value heads (H % K == 0), D head_dim
 
 from __future__ import annotations
 
@@ -20,6 +20,22 @@ class Attend(Protocol):
 
     def __call__(self, layer: int, q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor) -> Tensor:
         """Rotated queries and keys, and values, of `layer` (0-based); returns out_THD in the dtype of q."""
+        ...
+
+
+class TreeAttend(Protocol):
+    """An Attend over one TreeLayout: its tokens see each other as the tree says, and all of them see all the ancestors."""
+
+    def __call__(
+        self,
+        layer: int,
+        q_THD: Tensor,
+        k_TKD: Tensor,
+        v_TKD: Tensor,
+        ancestor_k_AKD: Tensor | None = None,
+        ancestor_v_AKD: Tensor | None = None,
+    ) -> Tensor:
+        """See Attend. The ancestors' keys and values are autograd inputs like the others; None iff the layout has no ancestors."""
         ...
 
 

@@ -5,13 +5,17 @@ For a node [s, e) with descendants [e, t), the visible pairs are exactly the dis
     square     queries [s, e) x keys [s, e), causal
     rectangle  queries [e, t) x keys [s, e), full, if t > e
 
-so no masked pair is computed. Each block yields (O_b, L_b), L the row log-sum-exp; blocks over the same queries merge by
-L = logaddexp(L_a, L_b), O = O_a + sigmoid(L_b - L_a) (O_b - O_a), in any order. Backward, the only row-global quantities
-are L and <dO, O>: a block's flash backward that is handed the *merged* O and L returns that block's exact share, and the
-shares add up (the identity of ring attention, arXiv 2310.01889).
+so no masked pair is computed. Ancestors outside the layout are one more rectangle, of all its queries. Each block yields
+(O_b, L_b), L the row log-sum-exp; blocks over the same queries merge, in any order, by
+
+    L = logaddexp(L_a, L_b)        O = O_a + sigmoid(L_b - L_a) (O_b - O_a)
+
+Backward, the only row-global quantities are L and <dO, O>: a block's flash backward that is handed the *merged* O and L
+returns that block's exact share, and the shares add up (the identity of ring attention, arXiv 2310.01889).
 """
 
-# T forest tokens, H query heads, K key/value heads (H % K == 0), D head_dim, P slots of the padded squares, B squares, W width
+# T tokens of the layout, A ancestors outside it, H query heads, K key/value heads (H % K == 0), D head_dim, S keys of a rectangle,
+# P slots of the padded squares, B squares, W width
 
 from __future__ import annotations
 
@@ -23,6 +27,7 @@ import torch
 from torch import Tensor
 
 from trunkline.attention.forest import Forest, Ints
+from trunkline.attention.layout import TreeLayout
 
 _flash_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
@@ -62,22 +67,30 @@ class _Plan:
 
 
 class ForestAttend:
-    """Attend over the tokens of one forest, in forest order; exact, differentiable, on CPU.
+    """The TreeAttend of one layout (or whole forest), tokens in its order; exact, differentiable, on CPU.
 
     >>> hidden_TC = decoder(token_ids_T, positions_T, ForestAttend(forest))
     """
 
-    def __init__(self, forest: Forest) -> None:
-        self._plan = _plan(forest)
+    def __init__(self, layout: TreeLayout | Forest) -> None:
+        self._plan = _plan(layout)
 
-    def __call__(self, layer: int, q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor) -> Tensor:
-        """See Attend; keeps nothing per layer."""
-        out_THD: Tensor = _BlockAttention.apply(q_THD, k_TKD, v_TKD, self._plan)
+    def __call__(
+        self,
+        layer: int,
+        q_THD: Tensor,
+        k_TKD: Tensor,
+        v_TKD: Tensor,
+        ancestor_k_AKD: Tensor | None = None,
+        ancestor_v_AKD: Tensor | None = None,
+    ) -> Tensor:
+        """See TreeAttend; keeps nothing per layer."""
+        out_THD: Tensor = _BlockAttention.apply(q_THD, k_TKD, v_TKD, ancestor_k_AKD, ancestor_v_AKD, self._plan)
         return out_THD
 
 
-def _plan(forest: Forest) -> _Plan:
-    start_U, end_U, subtree_U = forest.node_start_U, forest.node_end_U, forest.node_subtree_end_U
+def _plan(layout: TreeLayout | Forest) -> _Plan:
+    start_U, end_U, subtree_U = layout.node_start_U, layout.node_end_U, layout.node_subtree_end_U
     inner = subtree_U > end_U
     rectangles = np.stack((start_U[inner], end_U[inner], subtree_U[inner]), axis=1)
     return _Plan(_lay_out_squares(start_U, end_U - start_U), tuple((s, e, t) for s, e, t in rectangles.tolist()))
@@ -109,48 +122,58 @@ class _BlockAttention(torch.autograd.Function):
     """All blocks of one layer as one node of the autograd graph, so that the merge costs no graph."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, plan: _Plan) -> Tensor:
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx,
+        q_THD: Tensor,
+        k_TKD: Tensor,
+        v_TKD: Tensor,
+        ancestor_k_AKD: Tensor | None,
+        ancestor_v_AKD: Tensor | None,
+        plan: _Plan,
+    ) -> Tensor:
         out_THD, lse_TH = _squares_forward(plan.squares, q_THD, k_TKD, v_TKD)
         for s, e, t in plan.rectangles:
-            part_THD, part_TH = _forward_one(q_THD[e:t], k_TKD[s:e], v_TKD[s:e])
-            lse_view = lse_TH[e:t]
-            out_THD[e:t].lerp_(part_THD.to(out_THD.dtype), torch.sigmoid(part_TH - lse_view).unsqueeze(-1))
-            torch.logaddexp(lse_view, part_TH, out=lse_view)
+            _merge_rectangle(out_THD[e:t], lse_TH[e:t], q_THD[e:t], k_TKD[s:e], v_TKD[s:e])
+        if ancestor_k_AKD is not None and ancestor_v_AKD is not None:
+            _merge_rectangle(out_THD, lse_TH, q_THD, ancestor_k_AKD, ancestor_v_AKD)
         out_THD = out_THD.to(q_THD.dtype)
-        ctx.save_for_backward(q_THD, k_TKD, v_TKD, out_THD, lse_TH)
+        ctx.save_for_backward(q_THD, k_TKD, v_TKD, ancestor_k_AKD, ancestor_v_AKD, out_THD, lse_TH)  # type: ignore[arg-type]  # None is fine
         ctx.plan = plan  # type: ignore[attr-defined]
         return out_THD
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad_THD: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        q_THD, k_TKD, v_TKD, out_THD, lse_TH = ctx.saved_tensors  # type: ignore[attr-defined]
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad_THD: Tensor) -> tuple[Tensor | None, ...]:
+        q_THD, k_TKD, v_TKD, ancestor_k_AKD, ancestor_v_AKD, out_THD, lse_TH = ctx.saved_tensors  # type: ignore[attr-defined]
         plan: _Plan = ctx.plan  # type: ignore[attr-defined]
         grad_THD = grad_THD.contiguous()
         dq_THD, dk_TKD, dv_TKD = _squares_backward(plan.squares, grad_THD, (q_THD, k_TKD, v_TKD), out_THD, lse_TH)
         for s, e, t in plan.rectangles:
-            dq, dk, dv = _flash_backward(
-                _one(grad_THD[e:t]),
-                _one(q_THD[e:t]),
-                _one(k_TKD[s:e]),
-                _one(v_TKD[s:e]),
-                _one(out_THD[e:t]),
-                lse_TH[e:t].transpose(0, 1).unsqueeze(0),
-                0.0,
-                False,
-            )
-            dq_THD[e:t] += dq[0].transpose(0, 1)
-            dk_TKD[s:e] += dk[0].transpose(0, 1)
-            dv_TKD[s:e] += dv[0].transpose(0, 1)
-        return dq_THD, dk_TKD, dv_TKD, None
+            dq, dk, dv = _rectangle_backward(grad_THD[e:t], q_THD[e:t], k_TKD[s:e], v_TKD[s:e], out_THD[e:t], lse_TH[e:t])
+            dq_THD[e:t] += dq
+            dk_TKD[s:e] += dk
+            dv_TKD[s:e] += dv
+        if ancestor_k_AKD is None:
+            return dq_THD, dk_TKD, dv_TKD, None, None, None
+        dq, ancestor_dk, ancestor_dv = _rectangle_backward(grad_THD, q_THD, ancestor_k_AKD, ancestor_v_AKD, out_THD, lse_TH)
+        return dq_THD.add_(dq), dk_TKD, dv_TKD, ancestor_dk, ancestor_dv, None
 
 
 def _one(x_THD: Tensor) -> Tensor:
     return x_THD.transpose(0, 1).unsqueeze(0)
 
 
-def _forward_one(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor) -> tuple[Tensor, Tensor]:
-    out_1HTD, lse_1HT = _flash_forward(_one(q_THD), _one(k_TKD), _one(v_TKD))
-    return out_1HTD[0].transpose(0, 1), lse_1HT[0].transpose(0, 1)
+def _merge_rectangle(out_THD: Tensor, lse_TH: Tensor, q_THD: Tensor, k_SKD: Tensor, v_SKD: Tensor) -> None:
+    """Adds keys that all these queries see to their output and log-sum-exp, in place."""
+    part_1HTD, part_1HT = _flash_forward(_one(q_THD), _one(k_SKD), _one(v_SKD))
+    part_THD, part_TH = part_1HTD[0].transpose(0, 1), part_1HT[0].transpose(0, 1)
+    out_THD.lerp_(part_THD.to(out_THD.dtype), torch.sigmoid(part_TH - lse_TH).unsqueeze(-1))
+    torch.logaddexp(lse_TH, part_TH, out=lse_TH)
+
+
+def _rectangle_backward(grad_THD: Tensor, q_THD: Tensor, k_SKD: Tensor, v_SKD: Tensor, out_THD: Tensor, lse_TH: Tensor) -> list[Tensor]:
+    """One rectangle's shares of dq, dk, dv, given the merged output and log-sum-exp."""
+    inputs = [_one(x) for x in (grad_THD, q_THD, k_SKD, v_SKD, out_THD)]
+    return [d[0].transpose(0, 1) for d in _flash_backward(*inputs, lse_TH.transpose(0, 1).unsqueeze(0), 0.0, False)]
 
 
 def _squares_forward(squares: _Squares, q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor) -> tuple[Tensor, Tensor]:

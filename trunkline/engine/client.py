@@ -47,7 +47,11 @@ class EngineClient:
 
     async def generate(self, request: GenerationRequest) -> Generation:
         """See Engine. Cancelling it aborts the request in the engine."""
-        return _DECODE_GENERATION(await self._call("POST", wire.GENERATE, wire.WireRequest.pack(request))).unpack()
+        body = await self._call("POST", wire.GENERATE, wire.WireRequest.pack(request))
+        try:
+            return _DECODE_GENERATION(body).unpack()
+        except ValueError as error:  # msgspec's are too
+            raise EngineError(f"the engine at {self.socket_path} gave an answer that cannot be read: {error}") from error
 
     async def abort(self, request_ids: Sequence[str]) -> None:
         """See Engine."""

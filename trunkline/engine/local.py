@@ -15,12 +15,14 @@ import torch
 from torch import Tensor
 
 from trunkline.engine.kv_cache import KvCache, default_num_slots
+from trunkline.engine.route_memory import ReturnRoutes, RouteMemory
 from trunkline.engine.sampler import Sampled, sample
 from trunkline.engine.scheduler import Finished, Scheduler, Step
-from trunkline.engine.step_attention import StepAttend, group_rows
+from trunkline.engine.step_attention import plan_attention
 from trunkline.errors import EngineError
-from trunkline.models.checkpoint import load_decoder
-from trunkline.models.decoder import Decoder
+from trunkline.models.base import Policy
+from trunkline.models.load import load_policy
+from trunkline.models.routing import Recording, TopK
 from trunkline.types import GenerationRequest, PolicyVersion, WeightRef
 from trunkline.weights.files import fetch
 
@@ -36,7 +38,7 @@ class LocalEngine:
     >>> while not (finished := engine.step()): pass
     """
 
-    decoder: Decoder
+    decoder: Policy
     """The policy."""
     cache: KvCache
     """Keys and values of all cached tokens."""
@@ -48,32 +50,43 @@ class LocalEngine:
     @classmethod
     def build(
         cls,
-        decoder: Decoder,
+        decoder: Policy,
         *,
         version: PolicyVersion,
         max_batch: int = 256,
         num_slots: int | None = None,
         max_step_tokens: int = _DEFAULT_STEP_TOKENS,
+        return_routes: ReturnRoutes = "sampled",
     ) -> LocalEngine:
-        """An engine around a decoder, which it owns from here on. `num_slots` None takes what 512 MB hold."""
-        dtype = next(decoder.parameters()).dtype
-        num_slots = default_num_slots(decoder.config, dtype) if num_slots is None else num_slots
-        cache = KvCache.allocate(decoder.config, num_slots=num_slots, dtype=dtype)
+        """An engine around a decoder, which it owns from here on. `num_slots` None takes what 512 MB hold; `return_routes` is
+        for sparse models, dense ones have none."""
+        config, dtype = decoder.config, next(decoder.parameters()).dtype
+        num_slots = default_num_slots(config, dtype) if num_slots is None else num_slots
+        cache = KvCache.allocate(config, num_slots=num_slots, dtype=dtype)
         scheduler = Scheduler(
             version=version,
-            max_context=decoder.config.max_positions,
+            max_context=config.max_positions,
             max_batch=max_batch,
             num_slots=num_slots,
             max_step_tokens=max(max_step_tokens, max_batch),
+            routes=RouteMemory.allocate(num_slots, config.num_layers, config.experts_per_token, reports=return_routes),
         )
         return cls(decoder.eval().requires_grad_(False), cache, scheduler)
 
     @classmethod
     def load(
-        cls, folder: Path, *, version: PolicyVersion, dtype: torch.dtype, max_batch: int = 256, num_slots: int | None = None
+        cls,
+        folder: Path,
+        *,
+        version: PolicyVersion,
+        dtype: torch.dtype,
+        max_batch: int = 256,
+        num_slots: int | None = None,
+        return_routes: ReturnRoutes = "sampled",
     ) -> LocalEngine:
         """Reads a Hugging Face folder. Raises ConfigError if it does not hold a supported model."""
-        return cls.build(load_decoder(folder, dtype=dtype), version=version, max_batch=max_batch, num_slots=num_slots)
+        decoder = load_policy(folder, dtype=dtype)
+        return cls.build(decoder, version=version, max_batch=max_batch, num_slots=num_slots, return_routes=return_routes)
 
     @property
     def has_work(self) -> bool:
@@ -136,11 +149,15 @@ class LocalEngine:
         rows, slots_T = self.scheduler.rows, torch.from_numpy(step.slots_T)
         busy = np.flatnonzero(step.count_B)
         length_B = rows.num_computed_R[busy] + step.count_B[busy]
-        groups = group_rows(
-            step.start_B[busy], step.count_B[busy], length_B, slots_BL=rows.slots_RX[busy], dtype=self.cache.hidden_NC.dtype
+        slots_BL = rows.slots_RX[busy, : length_B.max()]
+        attend = plan_attention(
+            self.cache, slots_T, start_B=step.start_B[busy], count_B=step.count_B[busy], length_B=length_B, slots_BL=slots_BL
         )
-        attend = StepAttend(self.cache, slots_T, groups)
-        hidden_TC = self.decoder(torch.from_numpy(step.token_ids_T), torch.from_numpy(step.positions_T), attend)
+        memory = self.scheduler.routes
+        recording = None if memory is None else Recording(len(slots_T), *memory.experts_NLK.shape[1:])
+        hidden_TC = self.decoder(torch.from_numpy(step.token_ids_T), torch.from_numpy(step.positions_T), attend, recording or TopK())
+        if memory is not None and recording is not None:
+            memory.write(step.slots_T, recording.experts_TLK.numpy())
         self.cache.hidden_NC.index_copy_(0, slots_T, hidden_TC)
 
 

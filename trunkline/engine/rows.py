@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trunkline.engine.prefix_tree import Node
+from trunkline.engine.route_memory import RouteMemory
 from trunkline.engine.slots import Ints
 from trunkline.types import FinishReason, Generation, GenerationRequest, PolicyVersion, VersionSpan
 
@@ -95,8 +96,8 @@ class Rows:
             for column_R in self._columns():
                 column_R[row] = column_R[last]
 
-    def generation(self, row: int, finish_reason: FinishReason) -> Generation:
-        """What was sampled in this row."""
+    def generation(self, row: int, finish_reason: FinishReason, memory: RouteMemory | None) -> Generation:
+        """What was sampled in this row, with the routes that `memory` has of it; its slots are not given back yet."""
         first, end = int(self.num_prompt_R[row]), int(self.num_tokens_R[row])
         starts = self.running[row].version_starts
         stops = [*(start for start, _ in starts[1:]), end - first]
@@ -106,6 +107,7 @@ class Rows:
             tuple(self.logprobs_RX[row, first:end].tolist()),
             finish_reason,
             tuple(span for span in spans if span.end > span.start),
+            None if memory is None else memory.report(self.slots_RX[row, : self.num_computed_R[row]], num_prompt=first),
         )
 
     def _columns(self) -> tuple[NDArray[Any], ...]:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trunkline.engine.prefix_tree import PrefixTree
+from trunkline.engine.route_memory import RouteMemory
 from trunkline.engine.rows import Rows, Running
 from trunkline.engine.slots import FreeSlots, Ints
 from trunkline.errors import EngineError
@@ -85,6 +86,8 @@ class Scheduler:
     """Slots of the cache."""
     max_step_tokens: int
     """Most new tokens of a step; a longer prompt is computed in chunks. At least max_batch."""
+    routes: RouteMemory | None = None
+    """Of a sparse model whose calls report routes."""
     stats: EngineStats = field(default_factory=EngineStats)
     """Counters."""
 
@@ -235,7 +238,7 @@ class Scheduler:
         finished = []
         for row, reason in zip(row_indices, reasons, strict=True):
             running = self.rows.running[row]
-            finished.append(Finished(running.request.request_id, self.rows.generation(row, reason)))
+            finished.append(Finished(running.request.request_id, self.rows.generation(row, reason, self.routes)))
             self._ids_in_rows.remove(running.request.request_id)
             own = slice(running.node.depth, int(self.rows.num_computed_R[row]))
             own_slots = self.rows.slots_RX[row, own].copy()

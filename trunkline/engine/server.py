@@ -23,7 +23,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import torch
@@ -35,6 +35,7 @@ from starlette.routing import Route
 
 from trunkline.engine import wire
 from trunkline.engine.local import LocalEngine
+from trunkline.engine.route_memory import ReturnRoutes
 from trunkline.engine.scheduler import Finished
 from trunkline.errors import ConfigError, EngineError, EngineUnavailable, InfraError, TrunklineError
 from trunkline.types import Generation, PolicyVersion, WeightRef
@@ -246,6 +247,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="torch threads; more than one pays only with spare cores")
     parser.add_argument("--max-cached-tokens", type=int, help="slots of the cache; default: what 512 MB hold")
     parser.add_argument("--max-batch", type=int, default=256, help="completions sampled together at most")
+    parser.add_argument(
+        "--return-routes",
+        choices=get_args(ReturnRoutes),
+        default="sampled",
+        help="of a sparse model: none, those of sampled tokens, or all",
+    )
     parser.add_argument("--parent", type=int, default=os.getppid(), help="end with this process, the parent")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -256,6 +263,7 @@ def main() -> None:
             dtype=_DTYPES[arguments.dtype],
             max_batch=arguments.max_batch,
             num_slots=arguments.max_cached_tokens,
+            return_routes=arguments.return_routes,
         )
         serve(engine, arguments.socket, parent=arguments.parent)
     except TrunklineError as error:

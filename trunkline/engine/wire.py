@@ -3,14 +3,18 @@
 A key that is not listed is an error: an engine that ignored a sampling knob would answer with another distribution.
 """
 
+# T tokens with a record, L layers, K experts a token and layer
+
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
+import numpy as np
 
-from trunkline.types import FinishReason, Generation, GenerationRequest, PolicyVersion, SamplingParams, VersionSpan
+from trunkline.types import FinishReason, Generation, GenerationRequest, PolicyVersion, RoutedExperts, SamplingParams, VersionSpan
 
 GENERATE, ABORT = "/inference/v1/generate", "/inference/v1/abort_requests"
 
@@ -83,7 +87,7 @@ class WireSpan(msgspec.Struct):
     version: str
 
 
-class WireChoice(msgspec.Struct):
+class WireChoice(msgspec.Struct, omit_defaults=True):
     """The one completion of a call."""
 
     index: int
@@ -91,6 +95,10 @@ class WireChoice(msgspec.Struct):
     logprobs: WireLogprobs
     finish_reason: FinishReason
     weight_versions: list[WireSpan]
+    routed_experts: bytes | None = None
+    """Of a sparse model: experts_TLK of a run of tokens as .npy, uint16, or uint8 as vLLM writes it (in JSON: its base64)."""
+    routed_experts_start: int = 0
+    """Place of the first of them in prompt and completion; vLLM, which reports all from the first token on, has no such key."""
 
 
 class WireGeneration(msgspec.Struct):
@@ -104,18 +112,40 @@ class WireGeneration(msgspec.Struct):
         """The inverse of unpack."""
         content = [WireLogprob(*pair) for pair in zip(generation.token_ids, generation.logprobs, strict=True)]
         spans = [WireSpan(span.start, span.end, str(span.version)) for span in generation.version_spans]
-        token_ids = list(generation.token_ids)
-        return cls(request_id, [WireChoice(0, token_ids, WireLogprobs(content), generation.finish_reason, spans)])
+        choice = WireChoice(0, list(generation.token_ids), WireLogprobs(content), generation.finish_reason, spans)
+        if generation.routes is not None:
+            choice.routed_experts, choice.routed_experts_start = _npy(generation.routes), generation.routes.first
+        return cls(request_id, [choice])
 
     def unpack(self) -> Generation:
-        """Raises ValueError on a version that is none."""
+        """Raises ValueError on a version that is none, and on routed experts that cannot be read."""
         (choice,) = self.choices
         return Generation(
             tuple(choice.token_ids),
             tuple([token.logprob for token in choice.logprobs.content]),
             choice.finish_reason,
             tuple([VersionSpan(span.start, span.end, PolicyVersion.parse(span.version)) for span in choice.weight_versions]),
+            None if choice.routed_experts is None else _routes(choice.routed_experts, first=choice.routed_experts_start),
         )
+
+
+def _npy(routes: RoutedExperts) -> bytes:
+    experts_TLK = np.frombuffer(routes.data, "<u2").reshape(routes.num_tokens, routes.num_layers, routes.top_k)
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, experts_TLK, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _routes(npy: bytes, *, first: int) -> RoutedExperts:
+    try:
+        experts_TLK = np.lib.format.read_array(io.BytesIO(npy), allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"routed_experts is no .npy array: {error}; it must hold uint8 or uint16 in [token, layer, choice]") from None
+    if experts_TLK.ndim != 3 or experts_TLK.dtype not in (np.uint8, np.uint16):
+        raise ValueError(
+            f"routed_experts must be uint8 or uint16 in [token, layer, choice], got {experts_TLK.dtype} of shape {experts_TLK.shape}"
+        )
+    return RoutedExperts(first, experts_TLK.shape[1], experts_TLK.shape[2], experts_TLK.astype("<u2").tobytes())
 
 
 class WireAbort(msgspec.Struct, forbid_unknown_fields=True):

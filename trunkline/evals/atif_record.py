@@ -28,6 +28,7 @@ from trunkline.types import (
     MessageNode,
     Reward,
     Role,
+    RoutedExperts,
     SamplingParams,
     SandboxAct,
     ToolCall,
@@ -93,6 +94,8 @@ class CallRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     facts: CallFacts = msgspec.field(default_factory=CallFacts)
     logprobs: tuple[float, ...] | None = None
     """If one is not finite; else they are in the metrics."""
+    routes: RoutedExperts | None = None
+    """Its data as base64."""
 
     @classmethod
     def of(cls, index: int, completion: Completion) -> CallRecord:
@@ -111,6 +114,7 @@ class CallRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
             drop_reason=completion.drop_reason,
             facts=completion.facts,
             logprobs=None if is_finite else generation.logprobs,
+            routes=generation.routes,
         )
 
     def completion(self, metrics: Metrics, *, prompt_node: int, reply_node: int) -> Completion:
@@ -120,7 +124,7 @@ class CallRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
             completion_id=self.completion_id,
             session_id=self.session_id,
             prompt_ids=metrics.prompt_token_ids or (),
-            generation=Generation(metrics.completion_token_ids or (), logprobs, self.finish_reason, self.version_spans),
+            generation=Generation(metrics.completion_token_ids or (), logprobs, self.finish_reason, self.version_spans, self.routes),
             sampling=self.sampling,
             prompt_node=prompt_node,
             reply_node=reply_node,

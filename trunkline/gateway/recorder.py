@@ -165,7 +165,7 @@ class EpisodeRecorder:
             completion_id=sampled.completion_id,
             session_id=sampled.session_id,
             prompt_ids=context.prompt_ids,
-            generation=sampled.generation,
+            generation=_with_own_routes(sampled.generation, context.num_shared),
             sampling=sampled.sampling,
             prompt_node=prompt_node,
             reply_node=reply_node,
@@ -312,6 +312,14 @@ def _bridged(
             return None
         prompt_ids, sampled, done = bridged, turn.completion.generation.token_ids, turn.place + 1
     return renderer.bridge(prompt_ids, sampled, messages[done:], ask.tools.specs)
+
+
+def _with_own_routes(generation: Generation, num_shared: int) -> Generation:
+    """Without the routes that its parent has on record: of all that is shared but the last token, which the parent only sampled."""
+    routes = generation.routes
+    if routes is None or routes.first >= num_shared - 1:
+        return generation
+    return replace(generation, routes=routes.rows(num_shared - 1, routes.first + routes.num_tokens))
 
 
 def _facts(context: Context, sampled: Sampled, parsed: Parsed) -> CallFacts:

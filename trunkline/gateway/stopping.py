@@ -38,8 +38,17 @@ def stop_at(generation: Generation, stop: Sequence[str], text: Callable[[Sequenc
         else:
             high = middle
     spans = tuple(VersionSpan(span.start, min(span.end, low), span.version) for span in generation.version_spans if span.start < low)
-    kept = replace(generation, token_ids=token_ids[:low], logprobs=generation.logprobs[:low], finish_reason="stop", version_spans=spans)
-    return Stopped(kept, len(token_ids) - low, found)
+    num_discarded = len(token_ids) - low
+    routes = generation.routes
+    kept = replace(
+        generation,
+        token_ids=token_ids[:low],
+        logprobs=generation.logprobs[:low],
+        finish_reason="stop",
+        version_spans=spans,
+        routes=None if routes is None else routes.rows(routes.first, routes.first + routes.num_tokens - num_discarded),
+    )
+    return Stopped(kept, num_discarded, found)
 
 
 def first_stop(text: str, stop: Sequence[str]) -> str | None:

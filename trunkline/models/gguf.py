@@ -14,11 +14,12 @@ import numpy as np
 from gguf import GGUFReader, ReaderTensor, dequantize
 
 from trunkline.errors import ConfigError
-from trunkline.models.config import SUPPORTED_MODEL_TYPES, DecoderConfig
+from trunkline.models.config import DecoderConfig
 from trunkline.models.stored import StoredTensor
 
 # What llama.cpp assumes where the file is silent.
 _DEFAULT_ROPE_BASE = 10000.0
+_ARCHITECTURES = ("llama", "qwen3")
 
 _TOP_NAMES = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 _LAYER_NAMES = {
@@ -67,6 +68,9 @@ class GgufFile:
         """Those that hold weights: this one."""
         return (self.path,)
 
+    quantization = None
+    """Stored types say it tensor by tensor."""
+
     @property
     def license(self) -> str | None:
         """What the file says of its licence, such as 'apache-2.0'."""
@@ -75,8 +79,8 @@ class GgufFile:
     def config(self) -> DecoderConfig:
         """The decoder's shape. Raises ConfigError for an architecture or feature that the decoder does not compute."""
         architecture = self.metadata.get("general.architecture")
-        if architecture not in SUPPORTED_MODEL_TYPES:
-            raise ConfigError(f"{self.path}: architecture {architecture!r} is not supported; supported: {', '.join(SUPPORTED_MODEL_TYPES)}")
+        if architecture not in _ARCHITECTURES:
+            raise ConfigError(f"{self.path}: architecture {architecture!r} is not supported; supported: {', '.join(_ARCHITECTURES)}")
         if unsupported := [*self._unsupported_features()]:
             raise ConfigError(f"{self.path} asks for what the decoder does not compute: {'; '.join(unsupported)}")
         end_ids = [self.metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot")]
@@ -94,13 +98,17 @@ class GgufFile:
             head_dim=self._head_dim(),
             rope_theta=_shortest(self._given("rope.freq_base", _DEFAULT_ROPE_BASE)),
             rms_norm_eps=_shortest(self._given("attention.layer_norm_rms_epsilon", 1e-6)),
-            qk_norm=architecture == "qwen3",
+            qk_norm="head" if architecture == "qwen3" else "none",
             tie_embeddings="output.weight" not in self._tensors,
             max_positions=self._required("context_length"),
             bos_token_id=self.metadata.get("tokenizer.ggml.bos_token_id"),
             eos_token_id=tuple(eos) if len(eos) > 1 else (eos[0] if eos else None),
             pad_token_id=self.metadata.get("tokenizer.ggml.padding_token_id"),
         )
+
+    def headers(self) -> dict[str, StoredTensor]:
+        """As stored()."""
+        return self.stored()
 
     def stored(self) -> dict[str, StoredTensor]:
         """Every tensor's header under our names; a name that we do not know stays as the file has it."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from trunkline.errors import ConfigError
 from trunkline.models.config import DecoderConfig
-from trunkline.models.source import open_model
-from trunkline.models.stored import EMBEDDING_NAME, HEAD_NAME, check_fit
-from trunkline.models.tokenizer import Tokenizer
+from trunkline.models.source import open_description
+from trunkline.models.stored import EMBEDDING_NAME, HEAD_NAME, SELECTION_BIAS_SUFFIX, check_fit
+from trunkline.models.tokenizer import TOKENIZER_FILE, Tokenizer
 
-_FP32_BYTES = 4
+_FP32_BYTES, _BF16_BYTES = 4, 2
 # AdamW in fp32: weights, gradients, running mean, running square.
 _TRAINING_COPIES = 4
 
@@ -38,61 +39,83 @@ class ModelInfo:
     path: str
     """Where it lies."""
     architecture: str
-    """'llama' or 'qwen3'."""
+    """The family: 'llama', 'qwen3' or 'minimax_m2'."""
     num_parameters: int
-    """Values that training changes; a tied head counts once."""
+    """Values that gradients change; a tied head counts once, a router's selection biases do not."""
     num_embedding_parameters: int
     """Of these, in the embedding and in a head of its own."""
     num_other_parameters: int
     """Of these, all the rest."""
+    num_active_parameters: int
+    """Of the rest, those that a token is multiplied with: all but the experts that it does not go to."""
     config: DecoderConfig
     """Layers, heads, vocabulary, context."""
     stored_dtypes: dict[str, int]
-    """Values by the type that they are stored as."""
+    """Values by the type that they are stored as; empty if the weights are not there."""
+    quantization: str | None
+    """How its config says that the weights are quantised, such as 'fp8'; such weights are described, not loaded."""
     disk_bytes: int
-    """Size of the files of weights."""
+    """Size of the files of weights; 0 if they are not there."""
     kv_bytes_per_token: int
     """Keys and values of a token in fp32."""
+    kv_bytes_per_token_bf16: int
+    """Keys and values of a token in bf16."""
     weight_bytes: int
     """The weights in memory in fp32."""
     training_bytes: int
     """Weights, gradients and AdamW's two averages in fp32; activations come on top and grow with the tokens of a step."""
-    tokenizer: TokenizerInfo
-    """Its tokenizer."""
+    tokenizer: TokenizerInfo | None
+    """Its tokenizer; None if only the config is there."""
     license: str | None
     """What the files say of the licence."""
 
 
 def describe_model(path: Path) -> ModelInfo:
-    """Reads headers only: seconds for any size.
+    """Reads headers only: seconds for any size. A config.json alone is enough, as file or as folder.
 
     Raises:
         ConfigError: an unsupported architecture, files that are missing or damaged, weights or a tokenizer that do not fit.
     """
-    source = open_model(path)
-    config, stored = source.config(), source.stored()
-    check_fit(source.path, config, stored)
+    source = open_description(path)
+    config, stored, quantization = source.config(), source.headers(), source.quantization
+    if source.files and not quantization:  # a quantised checkpoint stores its scales too
+        check_fit(source.path, config, stored)
     shapes = config.parameter_shapes()
-    num_parameters = sum(stored[name].num_values for name in shapes)
-    num_embedding = sum(stored[name].num_values for name in (EMBEDDING_NAME, HEAD_NAME) if name in shapes)
+    num_parameters = count_parameters(config)
+    num_embedding = sum(math.prod(shapes[name]) for name in (EMBEDDING_NAME, HEAD_NAME) if name in shapes)
     dtypes: Counter[str] = Counter()
-    for name in shapes:
+    for name in shapes.keys() & stored.keys():
         dtypes[stored[name].dtype] += stored[name].num_values
+    kv_values_per_token = 2 * config.num_layers * config.num_kv_heads * config.head_dim
+    has_tokenizer = bool(source.files) or (path / TOKENIZER_FILE).exists()
     return ModelInfo(
-        path=str(source.path),
-        architecture="qwen3" if config.qk_norm else "llama",
+        path=str(source.path if source.files else path),
+        architecture=config.family,
         num_parameters=num_parameters,
         num_embedding_parameters=num_embedding,
         num_other_parameters=num_parameters - num_embedding,
+        num_active_parameters=num_parameters - num_embedding - _count_resting_parameters(config),
         config=config,
         stored_dtypes=dict(dtypes.most_common()),
+        quantization=quantization,
         disk_bytes=sum(file.stat().st_size for file in source.files),
-        kv_bytes_per_token=2 * config.num_layers * config.num_kv_heads * config.head_dim * _FP32_BYTES,
+        kv_bytes_per_token=kv_values_per_token * _FP32_BYTES,
+        kv_bytes_per_token_bf16=kv_values_per_token * _BF16_BYTES,
         weight_bytes=num_parameters * _FP32_BYTES,
         training_bytes=num_parameters * _FP32_BYTES * _TRAINING_COPIES,
-        tokenizer=_describe_tokenizer(path, config),
+        tokenizer=_describe_tokenizer(path, config) if has_tokenizer else None,
         license=source.license,
     )
+
+
+def count_parameters(config: DecoderConfig) -> int:
+    """Values that gradients change; a router's selection biases follow the load instead (balancing)."""
+    return sum(math.prod(shape) for name, shape in config.parameter_shapes().items() if not name.endswith(SELECTION_BIAS_SUFFIX))
+
+
+def _count_resting_parameters(config: DecoderConfig) -> int:
+    """Parameters of the experts that a token does not go to."""
+    return config.num_layers * (config.num_experts - config.experts_per_token) * 3 * config.hidden_size * config.intermediate_size
 
 
 def _describe_tokenizer(path: Path, config: DecoderConfig) -> TokenizerInfo:

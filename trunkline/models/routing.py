@@ -1,11 +1,12 @@
 """The seam between a sparse decoder and who decides where tokens go. Owns the Route protocol and the plain choice; no weights."""
 
-# T tokens (flat, no batch dimension), E experts, K experts a token
+# T tokens (flat, no batch dimension), L layers, E experts, K experts a token
 
 from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -28,3 +29,16 @@ class TopK:
     def __call__(self, layer: int, preference_TE: Tensor, top_k: int) -> Tensor:
         """See Route; `layer` is not used."""
         return preference_TE.topk(top_k, dim=-1, sorted=False).indices
+
+
+class Recording:
+    """The router's own choice, kept: `experts_TLK` (uint16) is complete when all layers of a forward pass have asked."""
+
+    def __init__(self, num_tokens: int, num_layers: int, top_k: int) -> None:
+        self.experts_TLK = torch.zeros((num_tokens, num_layers, top_k), dtype=torch.uint16)
+
+    def __call__(self, layer: int, preference_TE: Tensor, top_k: int) -> Tensor:
+        """See Route."""
+        experts_TK = TopK()(layer, preference_TE, top_k)
+        self.experts_TLK[:, layer] = experts_TK
+        return experts_TK

@@ -32,10 +32,11 @@ _PICKLE_SUFFIXES = frozenset((".bin", ".pt", ".pth", ".pkl"))
 class SafetensorsFolder:
     """config.json and model.safetensors or its shards."""
 
-    def __init__(self, folder: Path, files: tuple[Path, ...]) -> None:
-        """`files` are those that hold weights."""
+    def __init__(self, folder: Path, files: tuple[Path, ...], *, config_file: Path | None = None) -> None:
+        """`files` are those that hold weights; `config_file` is the folder's config.json by default."""
         self.path = folder
         self.files = files
+        self._config_file = config_file or folder / CONFIG_FILE
 
     @property
     def license(self) -> str | None:
@@ -50,14 +51,20 @@ class SafetensorsFolder:
 
         Raises ConfigError for a missing or malformed file and for what the decoder does not compute.
         """
-        mapping = dict(read_json(self.path / CONFIG_FILE))
+        mapping = dict(read_json(self._config_file))
         generation = read_json(self.path / GENERATION_FILE) if (self.path / GENERATION_FILE).exists() else {}
         if generation.get("eos_token_id") is not None:  # chat models list the end of a turn only here
             mapping["eos_token_id"] = generation["eos_token_id"]
         return DecoderConfig.from_hf(mapping)
 
-    def stored(self) -> dict[str, StoredTensor]:
-        """Every tensor's header. Raises ConfigError for an unreadable file and for weights that are not floating point."""
+    @property
+    def quantization(self) -> str | None:
+        """How config.json says that the weights are quantised, such as 'fp8'; None if it says nothing."""
+        quantization = read_json(self._config_file).get("quantization_config")
+        return str(quantization.get("quant_method", quantization)) if isinstance(quantization, Mapping) else None
+
+    def headers(self) -> dict[str, StoredTensor]:
+        """Every tensor as the files describe it, of any type. Raises ConfigError for an unreadable file."""
         stored: dict[str, StoredTensor] = {}
         for shard in self.files:
             try:
@@ -67,11 +74,17 @@ class SafetensorsFolder:
                         stored[name] = StoredTensor(tuple(header.get_shape()), header.get_dtype())
             except (OSError, SafetensorError) as error:
                 raise ConfigError(f"cannot read the weights {shard}: {error}; is the file complete?") from None
+        return stored
+
+    def stored(self) -> dict[str, StoredTensor]:
+        """The same, where it can be read as it is. Raises ConfigError for weights that are not plain floating point too."""
+        stored = self.headers()
         if others := sorted(name for name, tensor in stored.items() if tensor.dtype not in _FLOAT_DTYPES):
             dtype = stored[others[0]].dtype
-            raise ConfigError(
-                f"{self.path}: {others[0]} is stored as {dtype}, not {', '.join(_FLOAT_DTYPES)}; save the weights unquantised"
+            remedy = (
+                "convert the fp8 checkpoint, with its scales, to bf16 first" if dtype.startswith("F8") else "save the weights unquantised"
             )
+            raise ConfigError(f"{self.path}: {others[0]} is stored as {dtype}, not {', '.join(_FLOAT_DTYPES)}; {remedy}")
         return stored
 
 
@@ -89,6 +102,15 @@ def open_model(path: Path) -> SafetensorsFolder | GgufFile:
     from trunkline.models.gguf import GgufFile  # here, because only such a file needs the package
 
     return GgufFile.open(gguf_path)
+
+
+def open_description(path: Path) -> SafetensorsFolder | GgufFile:
+    """As open_model, but a config.json alone, or a folder that holds one and no weights, is enough: `files` is empty then."""
+    if path.suffix == ".json" and path.is_file():
+        return SafetensorsFolder(path.parent, (), config_file=path)
+    if (path / CONFIG_FILE).exists() and not any((path / name).exists() for name in (WEIGHTS_FILE, INDEX_FILE)) and not find_gguf(path):
+        return SafetensorsFolder(path, ())
+    return open_model(path)
 
 
 def find_gguf(path: Path) -> Path | None:

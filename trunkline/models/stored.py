@@ -12,6 +12,7 @@ from trunkline.models.config import DecoderConfig
 
 HEAD_NAME = "lm_head.weight"
 EMBEDDING_NAME = "model.embed_tokens.weight"
+SELECTION_BIAS_SUFFIX = ".e_score_correction_bias"
 # Old Llama checkpoints hold the rotary frequencies, which follow from the config.
 _DERIVED_SUFFIX = ".rotary_emb.inv_freq"
 _SHOWN_PROBLEMS = 5

@@ -23,6 +23,7 @@ from trunkline.types import (
     Message,
     MessageNode,
     Reward,
+    RoutedExperts,
     SamplingParams,
     SandboxAct,
     Task,
@@ -30,6 +31,8 @@ from trunkline.types import (
 )
 
 Value = TypeVar("Value")
+
+_ROUTES_HEADER = struct.Struct("<IHH")
 
 
 def call_row(incarnation: int, episode_id: str, completion: Completion) -> Row:
@@ -52,6 +55,7 @@ def call_row(incarnation: int, episode_id: str, completion: Completion) -> Row:
         completion.reply_node,
         completion.drop_reason,
         to_json(completion.facts),
+        None if generation.routes is None else pack_routes(generation.routes),
     )
     return Row("calls", values)
 
@@ -59,10 +63,14 @@ def call_row(incarnation: int, episode_id: str, completion: Completion) -> Row:
 def completion_of(row: Sequence[Any], recorded: Mapping[str, Completion]) -> Completion:
     """The inverse of call_row; `recorded` holds the episode's earlier calls by id."""
     _, _, completion_id, session_id, parent_id, num_shared, new_prompt_ids, token_ids, logprobs, *rest = row
-    finish_reason, version_spans, sampling, prompt_node, reply_node, drop_reason, *facts = rest
+    finish_reason, version_spans, sampling, prompt_node, reply_node, drop_reason, *added = rest
     shared = context_of(recorded[parent_id])[:num_shared] if num_shared else ()
     generation = Generation(
-        unpack_ids(token_ids), unpack_floats(logprobs), finish_reason, from_json(version_spans, tuple[VersionSpan, ...])
+        unpack_ids(token_ids),
+        unpack_floats(logprobs),
+        finish_reason,
+        from_json(version_spans, tuple[VersionSpan, ...]),
+        unpack_routes(added[1]) if len(added) > 1 and added[1] is not None else None,  # not in schemas 1 to 3
     )
     return Completion(
         completion_id=completion_id,
@@ -75,7 +83,7 @@ def completion_of(row: Sequence[Any], recorded: Mapping[str, Completion]) -> Com
         parent_id=parent_id,
         num_shared=num_shared,
         drop_reason=drop_reason,
-        facts=from_json(facts[0], CallFacts) if facts else CallFacts(),  # not in schemas 1 and 2
+        facts=from_json(added[0], CallFacts) if added else CallFacts(),  # not in schemas 1 and 2
     )
 
 
@@ -162,6 +170,21 @@ def pack_floats(values: Sequence[float]) -> bytes:
 def unpack_floats(blob: bytes) -> tuple[float, ...]:
     """The inverse of pack_floats."""
     return struct.unpack(f"<{len(blob) // 8}d", blob)
+
+
+def pack_routes(routes: RoutedExperts) -> bytes:
+    """A small header, then the experts. Raises ValueError on more layers or experts a token than 16 bits count."""
+    try:
+        return _ROUTES_HEADER.pack(routes.first, routes.num_layers, routes.top_k) + routes.data
+    except struct.error as error:
+        shape = (routes.first, routes.num_layers, routes.top_k)
+        raise ValueError(f"routes have a first place of 32 bits and 16 bits each of layers and experts a token, got {shape}") from error
+
+
+def unpack_routes(blob: bytes) -> RoutedExperts:
+    """The inverse of pack_routes."""
+    first, num_layers, top_k = _ROUTES_HEADER.unpack_from(blob)
+    return RoutedExperts(first, num_layers, top_k, blob[_ROUTES_HEADER.size :])
 
 
 def to_json(value: Any) -> str:

@@ -1,7 +1,8 @@
 """The journal's file: its tables, and opening it to write or to read. Owns the schema version; knows no dataclass.
 
 A record is known by (incarnation, id): a run that starts again records under its next incarnation, and the newest counts.
-Rows are only ever added. Token ids are little-endian int32 blobs, log-probabilities float64; what people read is JSON text.
+Rows are only ever added. Token ids are little-endian int32 blobs, log-probabilities float64, experts uint16; what people
+read is JSON text.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from urllib.parse import quote
 from trunkline.errors import ConfigError
 
 APPLICATION_ID = 0x74726E6B  # "trnk", in the file's header
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _BUSY_TIMEOUT_S = 10.0
 
 _TABLES = """
@@ -27,11 +28,13 @@ CREATE TABLE groups (
 
 -- prompt = the first num_shared tokens of the parent's prompt and completion, then new_prompt_ids
 -- facts: what the gateway noted beside the tokens; not in schemas 1 and 2
+-- routes: of a sparse model, where it sent the call's own tokens (a parent's are with the parent): first place, layers and experts a
+--         token as little-endian uint32, uint16, uint16, then the experts in [token, layer, choice]; null without; not in schemas 1 to 3
 CREATE TABLE calls (
     incarnation INTEGER NOT NULL, episode_id TEXT NOT NULL, completion_id TEXT NOT NULL, session_id TEXT NOT NULL,
     parent_id TEXT, num_shared INTEGER NOT NULL, new_prompt_ids BLOB NOT NULL, token_ids BLOB NOT NULL, logprobs BLOB NOT NULL,
     finish_reason TEXT NOT NULL, version_spans TEXT NOT NULL, sampling TEXT NOT NULL,
-    prompt_node INTEGER NOT NULL, reply_node INTEGER NOT NULL, drop_reason TEXT, facts TEXT NOT NULL DEFAULT '{}',
+    prompt_node INTEGER NOT NULL, reply_node INTEGER NOT NULL, drop_reason TEXT, facts TEXT NOT NULL DEFAULT '{}', routes BLOB,
     UNIQUE (episode_id, incarnation, completion_id));
 
 CREATE TABLE messages (
@@ -56,6 +59,7 @@ CREATE TABLE checkpoints (incarnation INTEGER NOT NULL, version TEXT NOT NULL, p
 _ADDED = (
     (2, "ALTER TABLE episodes ADD COLUMN acts TEXT NOT NULL DEFAULT '[]'"),
     (3, "ALTER TABLE calls ADD COLUMN facts TEXT NOT NULL DEFAULT '{}'"),
+    (4, "ALTER TABLE calls ADD COLUMN routes BLOB"),
 )
 """What each schema version added."""
 

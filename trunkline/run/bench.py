@@ -56,17 +56,100 @@ def gateway(
     _finish(_watched(lambda folder, advance: bench_gateway(plan, folder, advance)), json_path, plot)
 
 
+@bench_app.command()
+def tree(
+    json_path: Json = None,
+    plot: Plot = None,
+    workload: Annotated[
+        list[str] | None, typer.Option("--workload", help="Only this one, such as A or 'B sparse'; may come again.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved runs of each contender.")] = 5,
+    device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
+    memory: Annotated[bool, typer.Option(help="Also peak memory, in processes of their own.")] = True,
+) -> None:
+    """Forest training against the best flat micro-batches and whole trajectories: speed, gradients, memory; about half an hour."""
+    from trunkline.bench.tree.bench import TreeBenchPlan, bench_tree
+
+    plan = TreeBenchPlan(tuple(workload or ()), num_rounds=rounds, device=device, with_memory=memory)
+    with _Bars() as advance:
+        result = bench_tree(plan, advance)
+    _finish(result, json_path, plot)
+
+
+@bench_app.command()
+def trainer(
+    json_path: Json = None,
+    plot: Plot = None,
+    turns: Annotated[int, typer.Option(min=1, help="Processes of each trainer, by turns.")] = 3,
+    steps: Annotated[int, typer.Option(min=1, help="Timed steps of a process.")] = 5,
+) -> None:
+    """One RL step here and in TRL's GRPOTrainer, on the same data (needs the extra `bench`); a few minutes."""
+    from trunkline.bench.trainer.bench import TrainerBenchPlan, bench_trainer
+
+    with _Bars() as advance, tempfile.TemporaryDirectory(prefix="trunkline-bench-") as folder:
+        result = bench_trainer(TrainerBenchPlan(turns, steps), Path(folder), advance)
+    _finish(result, json_path, plot)
+
+
+@bench_app.command()
+def overlap(
+    run_dir: Annotated[Path, typer.Argument(help="A run that trained by RL, finished or not, such as runs/quickstart-seed1.")],
+    json_path: Json = None,
+    plot: Plot = None,
+    timed: Annotated[int, typer.Option(min=0, help="Steps whose forward and backward are timed; 0: count only, in seconds.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved runs of each form of a timed step.")] = 5,
+) -> None:
+    """How much the samples of a run shared, per step, task and kind: tokens, FLOPs, measured; minutes for a small model."""
+    from trunkline.bench.overlap.bench import OverlapBenchPlan, bench_overlap
+
+    with _Bars() as advance:
+        result = bench_overlap(OverlapBenchPlan(run_dir, num_timed=timed, num_rounds=rounds), advance)
+    _finish(result, json_path, plot)
+
+
+@bench_app.command()
+def engine(
+    json_path: Json = None,
+    plot: Plot = None,
+    model: Annotated[str, typer.Option(help="Name of a fetched model, or a model folder.")] = "smollm2",
+    rounds: Annotated[int, typer.Option(min=1, help="Runs of each batch size with each engine.")] = 5,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A tiny random model, briefly: whether it works; its numbers say nothing.")
+    ] = False,
+) -> None:
+    """Decoding of the local engine against transformers' static and continuous batching, on one thread; about an hour."""
+    from trunkline.bench.engine.bench import QUICK, EngineBenchPlan, bench_engine
+
+    plan = QUICK if quick else EngineBenchPlan(model, num_rounds=rounds)
+    with _Bars() as advance, tempfile.TemporaryDirectory(prefix="trunkline-bench-") as folder:
+        result = bench_engine(plan, Path(folder), advance)
+    _finish(result, json_path, plot)
+
+
 def _watched(bench: Callable[[Path, Callable[[str, int, int], None]], Coroutine[Any, Any, Result]]) -> Result:
     """Runs a benchmark in a scratch folder, with a bar for each of its parts."""
-    with Progress(console=_err, transient=True) as bars, tempfile.TemporaryDirectory(prefix="trunkline-bench-") as folder:
-        tasks: dict[str, TaskID] = {}
-
-        def advance(name: str, done: int, total: int) -> None:
-            if name not in tasks:
-                tasks[name] = bars.add_task(name, total=total)
-            bars.update(tasks[name], completed=done)
-
+    with _Bars() as advance, tempfile.TemporaryDirectory(prefix="trunkline-bench-") as folder:
         return asyncio.run(bench(Path(folder), advance))
+
+
+class _Bars:
+    """Within a `with`: a function (name, done, total) that keeps a bar for each name."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(console=_err, transient=True)
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Callable[[str, int, int], None]:
+        self._progress.start()
+        return self._advance
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def _advance(self, name: str, done: int, total: int) -> None:
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, total=total)
+        self._progress.update(self._tasks[name], completed=done)
 
 
 def _finish(result: Result, json_path: Path | None, plot: Path | None) -> None:

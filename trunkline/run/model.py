@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -46,7 +47,7 @@ def fetch(
 
 @model_app.command()
 def info(
-    model: Annotated[str, typer.Argument(help="A Hugging Face folder, a .gguf file, or a fetched model's name.")],
+    model: Annotated[str, typer.Argument(help="A Hugging Face folder, its config.json alone, a .gguf file, or a fetched model's name.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
 ) -> None:
     """Describe a model without loading its weights: shape, sizes, tokenizer, and the memory that training it takes here."""
@@ -55,7 +56,8 @@ def info(
     from trunkline.models.fetch import resolve_model
     from trunkline.models.info import describe_model
 
-    described = describe_model(resolve_model(model))
+    path = Path(model).expanduser()
+    described = describe_model(path if path.suffix == ".json" and path.is_file() else resolve_model(model))
     engine_bytes, available_bytes = _engine_bytes(described), psutil.virtual_memory().available
     if as_json:
         sums = {"engine_bytes": engine_bytes, "available_bytes": available_bytes, "fits": _fits(described, engine_bytes, available_bytes)}
@@ -105,31 +107,62 @@ def _fits(described: ModelInfo, engine_bytes: int, available_bytes: int) -> bool
 
 
 def _rows(described: ModelInfo, engine_bytes: int, available_bytes: int) -> list[tuple[str, str]]:
-    config, tokenizer = described.config, described.tokenizer
-    padding = config.vocab_size - tokenizer.vocab_size
-    specials = list(tokenizer.special_tokens)
-    shown = " ".join(specials[:8]) + (f" and {len(specials) - 8} more" if len(specials) > 8 else "")
-    template = "none" if not tokenizer.has_chat_template else "reads tools" if tokenizer.template_reads_tools else "ignores tools"
+    config = described.config
     needed = described.training_bytes + engine_bytes
     verdict = "yes" if _fits(described, engine_bytes, available_bytes) else "not in this memory"
+    feed_forward = "" if config.is_sparse else f", feed-forward {config.intermediate_size}"
+    turned = "" if config.rotary_dim is None else f" on {config.rotary_dim} dimensions of a head"
     return [
         ("path", described.path),
         ("architecture", described.architecture + (", tied embeddings" if config.tie_embeddings else "")),
-        ("parameters", f"{described.num_parameters:,}"),
+        ("parameters", _count(described.num_parameters)),
         ("  of these", f"{described.num_embedding_parameters:,} in the embedding, {described.num_other_parameters:,} elsewhere"),
-        ("layers", f"{config.num_layers} of width {config.hidden_size}, feed-forward {config.intermediate_size}"),
+        *(_sparse_rows(described) if config.is_sparse else []),
+        ("layers", f"{config.num_layers} of width {config.hidden_size}{feed_forward}"),
         ("heads", f"{config.num_heads} query, {config.num_kv_heads} key/value, {config.head_dim} wide"),
-        ("vocabulary", f"{config.vocab_size:,}" + (f" ({padding:,} rows without a token)" if padding else "")),
-        ("context", f"{config.max_positions:,} tokens, rotary base {config.rope_theta:g}"),
-        ("stored as", f"{', '.join(described.stored_dtypes)}, {_bytes(described.disk_bytes)}"),
-        ("tokenizer", f"{tokenizer.vocab_size:,} ids, {len(specials)} special: {shown}"),
-        ("chat template", template),
-        ("KV cache", f"{_bytes(described.kv_bytes_per_token)} a token in fp32"),
+        ("context", f"{config.max_positions:,} tokens, rotary base {config.rope_theta:g}{turned}"),
+        ("stored as", _storage(described)),
+        *_vocabulary_rows(described),
+        ("KV cache", f"{_bytes(described.kv_bytes_per_token)} a token in fp32, {described.kv_bytes_per_token_bf16:,} B in bf16"),
         ("engine", f"{_bytes(engine_bytes)} in fp32 with its default cache"),
         ("training", f"{_bytes(described.training_bytes)} in fp32 with AdamW, before activations"),
         ("trains here", f"{verdict}: {_bytes(needed)} together, {_bytes(available_bytes)} available"),
         ("licence", described.license or "not stated"),
     ]
+
+
+def _sparse_rows(described: ModelInfo) -> list[tuple[str, str]]:
+    config, active = described.config, described.num_active_parameters
+    return [
+        ("experts", f"{config.num_experts} of width {config.intermediate_size} a layer, {config.experts_per_token} a token"),
+        ("active", f"{_count(active)} a token, {_count(active + described.num_embedding_parameters)} with embedding and head"),
+    ]
+
+
+def _storage(described: ModelInfo) -> str:
+    quantised = f", quantised as {described.quantization}: not loaded, convert it to bf16 first" if described.quantization else ""
+    if not described.disk_bytes:
+        return f"no weights here, only the config{quantised}"
+    return f"{', '.join(described.stored_dtypes)}, {_bytes(described.disk_bytes)}{quantised}"
+
+
+def _vocabulary_rows(described: ModelInfo) -> list[tuple[str, str]]:
+    num_rows, tokenizer = described.config.vocab_size, described.tokenizer
+    if tokenizer is None:
+        return [("vocabulary", f"{num_rows:,}"), ("tokenizer", "not here")]
+    padding = num_rows - tokenizer.vocab_size
+    specials = list(tokenizer.special_tokens)
+    shown = " ".join(specials[:8]) + (f" and {len(specials) - 8} more" if len(specials) > 8 else "")
+    template = "none" if not tokenizer.has_chat_template else "reads tools" if tokenizer.template_reads_tools else "ignores tools"
+    return [
+        ("vocabulary", f"{num_rows:,}" + (f" ({padding:,} rows without a token)" if padding else "")),
+        ("tokenizer", f"{tokenizer.vocab_size:,} ids, {len(specials)} special: {shown}"),
+        ("chat template", template),
+    ]
+
+
+def _count(values: int) -> str:
+    return f"{values:,}" + (f" ({values / 1e9:.2f}B)" if values >= 1e9 else "")
 
 
 def _bytes(count: int) -> str:

@@ -14,6 +14,7 @@ from trunkline.pool.takes import PoolStats, StepTake
 from trunkline.types import Episode, Group, StepStats
 
 AFTER_STOP = "after a stop string"
+_LOAD = ("load_violation", "load_violation_worst")
 
 
 def take_episodes(take: StepTake) -> list[Episode]:
@@ -125,6 +126,7 @@ def supervised_numbers(phase: str, stats: Sequence[StepStats]) -> dict[str, Any]
         "flat_tokens": sum(step.num_flat_tokens for step in stats),
         "forest_tokens": sum(step.num_forest_tokens for step in stats),
         "train_seconds": sum(step.seconds for step in stats),
+        **{name: stats[-1].extra[name] for name in _LOAD if name in stats[-1].extra},
     }
 
 

@@ -23,7 +23,7 @@ from trunkline.metrics.writers import MetricsConfig
 from trunkline.models.fetch import resolve_model
 from trunkline.pool.config import PoolConfig
 from trunkline.sandbox.config import SandboxConfig
-from trunkline.trainer.config import LossConfig, OptimizerConfig
+from trunkline.trainer.config import LossConfig, OptimizerConfig, TrainerConfig
 
 
 class _Section(BaseModel):
@@ -34,10 +34,12 @@ class ScratchModel(_Section):
     """Sizes of a decoder that is initialised at random, with a tokenizer made for the taskset."""
 
     hidden_size: int = Field(64, ge=8, description="Width of the residual stream.")
-    intermediate_size: int = Field(192, ge=8, description="Width of the gated feed-forward layer.")
+    intermediate_size: int = Field(192, ge=8, description="Width of the gated feed-forward layer; of one expert, if there are experts.")
     num_layers: int = Field(3, ge=1, description="Decoder layers.")
     num_heads: int = Field(4, ge=1, description="Query heads; the head width is hidden_size / num_heads.")
     num_kv_heads: int = Field(4, ge=1, description="Key/value heads (GQA if fewer than num_heads).")
+    num_experts: int = Field(0, ge=0, description="Experts of each layer, in the shape of MiniMax-M2; 0: a dense model (Qwen3).")
+    experts_per_token: int = Field(0, ge=0, description="Experts that each token goes to; 0 exactly where num_experts is.")
     rope_theta: float = Field(1000.0, gt=0, description="Base of the rotary embedding.")
     max_positions: int = Field(512, ge=16, description="Longest context in tokens.")
 
@@ -122,14 +124,6 @@ class EvaluationConfig(_Section):
     concurrency: int = Field(256, ge=1, description="Episodes at once.")
     greedy: bool = Field(True, description="Also report success at temperature 0.")
     greedy_episodes: int | None = Field(None, ge=2, description="How many at temperature 0; by default as many as at temperature 1.")
-
-
-class TrainerConfig(_Section):
-    """The trainer's process."""
-
-    max_pass_tokens: int = Field(
-        16_384, ge=1, description="Forest tokens of one forward and backward pass, which bound its memory; a step with more takes several."
-    )
 
 
 class EngineConfig(_Section):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from trunkline.gateway.markup import TINY
 from trunkline.models.config import DecoderConfig
@@ -19,6 +20,15 @@ from trunkline.run.recipe import ScratchModel
 def prepare_folder(folder: Path, sizes: ScratchModel, *, pieces: tuple[str, ...], characters: str) -> Tokenizer:
     """Writes the tokenizer of a taskset's vocabulary and a config.json of these sizes; returns the tokenizer."""
     tokenizer = build_tiny_tokenizer(special_tokens=TINY.special_tokens, pieces=pieces, characters=characters)
+    head_dim = sizes.hidden_size // sizes.num_heads
+    family: dict[str, Any] = {"qk_norm": "head"}
+    if sizes.num_experts:  # as in the released MiniMax-M2, half of each head turns
+        family = {
+            "qk_norm": "full",
+            "rotary_dim": head_dim // 2,
+            "num_experts": sizes.num_experts,
+            "experts_per_token": sizes.experts_per_token,
+        }
     config = DecoderConfig(
         vocab_size=tokenizer.vocab_size,
         hidden_size=sizes.hidden_size,
@@ -26,10 +36,10 @@ def prepare_folder(folder: Path, sizes: ScratchModel, *, pieces: tuple[str, ...]
         num_layers=sizes.num_layers,
         num_heads=sizes.num_heads,
         num_kv_heads=sizes.num_kv_heads,
-        head_dim=sizes.hidden_size // sizes.num_heads,
+        head_dim=head_dim,
         rope_theta=sizes.rope_theta,
         rms_norm_eps=1e-6,
-        qk_norm=True,
+        **family,
         tie_embeddings=False,
         max_positions=sizes.max_positions,
     )

@@ -161,7 +161,7 @@ async def trainer_side(recipe: Recipe, directory: RunDirectory, sockets: Path, *
     """The trainer's process, ready, for the length of the block."""
     socket = sockets / "trainer.sock"
     arguments = ["--socket", str(socket), "--model", str(model), "--parent", str(os.getpid())]
-    arguments += ["--max-pass-tokens", str(recipe.trainer.max_pass_tokens)]
+    arguments += ["--config", recipe.trainer.model_dump_json()]
     async with child_process(
         "trainer", "trunkline.trainer.server", arguments, model=model, log_path=directory.log("trainer"), failure=TrainerError
     ) as child:
@@ -175,12 +175,19 @@ async def trainer_side(recipe: Recipe, directory: RunDirectory, sockets: Path, *
 
 @asynccontextmanager
 async def engine_side(
-    sockets: Path, *, model: Path, version: PolicyVersion, max_batch: int, max_cached_tokens: int | None, log_path: Path
+    sockets: Path,
+    *,
+    model: Path,
+    version: PolicyVersion,
+    max_batch: int,
+    max_cached_tokens: int | None,
+    log_path: Path,
+    return_routes: str = "none",
 ) -> AsyncIterator[EngineSide]:
     """The engine's process, ready, for the length of the block; `max_cached_tokens` None takes what 512 MB hold."""
     socket = sockets / "engine.sock"
     arguments = ["--socket", str(socket), "--model", str(model), "--parent", str(os.getpid()), "--version", str(version)]
-    arguments += ["--max-batch", str(max_batch)]
+    arguments += ["--max-batch", str(max_batch), "--return-routes", return_routes]
     if max_cached_tokens is not None:
         arguments += ["--max-cached-tokens", str(max_cached_tokens)]
     async with child_process("engine", "trunkline.engine.server", arguments, model=model, log_path=log_path, failure=EngineError) as child:
@@ -208,6 +215,7 @@ async def rollout_side(
                 max_batch=recipe.engine.max_batch,
                 max_cached_tokens=recipe.engine.max_cached_tokens,
                 log_path=directory.log("engine"),
+                return_routes="none" if recipe.trainer.replay == "off" else recipe.trainer.replay,
             )
         )
         gateway = Gateway(engine.client, renderer, journal, model_name=recipe.name)

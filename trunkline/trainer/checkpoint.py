@@ -1,6 +1,6 @@
 """A learner's whole state in one folder. Owns the layout; safetensors and JSON, never pickle; tokenizer files are the caller's.
 
-FOLDER/config.json, model.safetensors   the policy, as save_decoder writes it: the folder loads as a model
+FOLDER/config.json, model.safetensors   the policy, as save_policy writes it: the folder loads as a model
 FOLDER/optimizer.safetensors            AdamW's state as PARAMETER/exp_avg, PARAMETER/exp_avg_sq, PARAMETER/step
 FOLDER/trainer.json                     the phase and its steps
 """
@@ -19,8 +19,8 @@ from torch import Tensor
 
 from trunkline.errors import ConfigError, TrainerError
 from trunkline.models.atomic import replacing
-from trunkline.models.checkpoint import load_decoder, save_decoder
-from trunkline.models.decoder import Decoder
+from trunkline.models.base import Policy
+from trunkline.models.load import load_policy, save_policy
 from trunkline.trainer.config import PhaseConfig
 from trunkline.trainer.step import Learner, Progress, make_optimizer
 
@@ -48,9 +48,9 @@ def save_checkpoint(learner: Learner, folder: Path) -> None:
     outdated = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     try:
         shutil.rmtree(temporary, ignore_errors=True)
-        save_decoder(learner.decoder, temporary)
+        save_policy(learner.policy, temporary)
         with replacing(temporary / OPTIMIZER_FILE) as path:
-            save_file(_optimizer_tensors(learner.decoder, progress), path)
+            save_file(_optimizer_tensors(learner.policy, progress), path)
         with replacing(temporary / STATE_FILE) as path:
             path.write_text(_State(phase=progress.config, num_steps=progress.num_steps).model_dump_json(indent=2) + "\n", encoding="utf-8")
         if folder.exists():
@@ -71,15 +71,15 @@ def restore_checkpoint(learner: Learner, folder: Path) -> None:
     """
     try:
         state = _State.model_validate(json.loads((folder / STATE_FILE).read_text(encoding="utf-8")))
-        saved = load_decoder(folder, dtype=next(learner.decoder.parameters()).dtype)
+        saved = load_policy(folder, dtype=next(learner.policy.parameters()).dtype)
         tensors = load_file(folder / OPTIMIZER_FILE)
     except (OSError, ValueError, ValidationError, SafetensorError, ConfigError) as error:
         raise TrainerError(f"{folder} is not a checkpoint of a trainer: {error}") from error
-    if saved.config != learner.decoder.config:
-        raise TrainerError(f"the checkpoint {folder} is of another model: {saved.config}, the trainer holds {learner.decoder.config}")
-    progress = Progress(state.phase, make_optimizer(learner.decoder, state.phase.optimizer), state.num_steps)
-    _load_optimizer(learner.decoder, progress, tensors, folder)
-    learner.decoder.load_state_dict(saved.state_dict())
+    if saved.config != learner.policy.config:
+        raise TrainerError(f"the checkpoint {folder} is of another model: {saved.config}, the trainer holds {learner.policy.config}")
+    progress = Progress(state.phase, make_optimizer(learner.policy, state.phase.optimizer), state.num_steps)
+    _load_optimizer(learner.policy, progress, tensors, folder)
+    learner.policy.load_state_dict(saved.state_dict())
     learner.progress = progress
 
 
@@ -92,15 +92,15 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _optimizer_tensors(decoder: Decoder, progress: Progress) -> dict[str, Tensor]:
+def _optimizer_tensors(policy: Policy, progress: Progress) -> dict[str, Tensor]:
     state = progress.optimizer.state
     return {
-        f"{name}/{slot}": state[parameter][slot] for name, parameter in decoder.named_parameters() if parameter in state for slot in _SLOTS
+        f"{name}/{slot}": state[parameter][slot] for name, parameter in policy.named_parameters() if parameter in state for slot in _SLOTS
     }
 
 
-def _load_optimizer(decoder: Decoder, progress: Progress, tensors: dict[str, Tensor], folder: Path) -> None:
-    parameters = dict(decoder.named_parameters())
+def _load_optimizer(policy: Policy, progress: Progress, tensors: dict[str, Tensor], folder: Path) -> None:
+    parameters = dict(policy.named_parameters())
     names = {key.rpartition("/")[0] for key in tensors}
     missing = [f"{name}/{slot}" for name in names for slot in _SLOTS if f"{name}/{slot}" not in tensors]
     if missing or not names <= parameters.keys():
@@ -108,4 +108,5 @@ def _load_optimizer(decoder: Decoder, progress: Progress, tensors: dict[str, Ten
             f"{folder / OPTIMIZER_FILE} does not fit the model: missing {missing}, unknown {sorted(names - parameters.keys())}"
         )
     for name in names:
-        progress.optimizer.state[parameters[name]] = {slot: tensors[f"{name}/{slot}"] for slot in _SLOTS}
+        device = parameters[name].device  # the fused kernel wants the step count there, too
+        progress.optimizer.state[parameters[name]] = {slot: tensors[f"{name}/{slot}"].to(device) for slot in _SLOTS}

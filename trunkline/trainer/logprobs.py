@@ -1,11 +1,14 @@
-"""Log-probabilities of trained tokens out of a forest's hidden states. Owns where logits are made, and that they are few."""
+"""Log-probabilities of trained tokens out of a forest's hidden states. Owns where logits are made, and that they are few.
+
+What is predicted is known by its parent, the token whose hidden state predicts it; partitions share the rows out by parents.
+"""
 
 # T forest tokens, M trained tokens of all samples, R distinct (forest token, temperature) pairs among them, F flat tokens,
-# C hidden_size, V vocabulary, N rows of a chunk
+# C hidden_size, V vocabulary, N rows of a chunk or tokens of the forest, P tokens of a partition, m trained tokens read there
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from trunkline.attention.forest import Forest
+from trunkline.attention.forest import Forest, Ints
 
 # Logits alive at once; a step with more recomputes them chunk by chunk in the backward pass.
 _MAX_LOGITS_BYTES = 64 * 2**20
@@ -34,6 +37,10 @@ class Targets:
     row_M: Tensor
     """Row of each trained token, in the order of the flat samples."""
 
+    def to(self, device: torch.device) -> Targets:
+        """On `device`."""
+        return Targets(*(tensor.to(device) for tensor in (self.parent_R, self.token_id_R, self.temperature_R, self.row_M)))
+
 
 def find_targets(forest: Forest, trained_F: NDArray[np.bool_], temperature_F: NDArray[np.float64]) -> Targets:
     """Rows for the trained tokens. A parent predicts the first token of every child, so this is a gather, never a shift.
@@ -51,6 +58,50 @@ def find_targets(forest: Forest, trained_F: NDArray[np.bool_], temperature_F: ND
         temperature_R=torch.from_numpy(temperature_M[pair_R % max(1, len(temperature_M))]),
         row_M=torch.from_numpy(row_M),
     )
+
+
+@dataclass(frozen=True)
+class PartTargets:
+    """The share of a partition: what its tokens predict."""
+
+    targets: Targets
+    """Rows and trained tokens of the partition; parents are local indices."""
+    place_m: Tensor
+    """Place of each of these trained tokens among all of the step, ascending."""
+
+
+def split_targets(targets: Targets, partitions: Sequence[Ints]) -> list[PartTargets]:
+    """Each row goes where its *parent* is, so that no hidden state crosses. `partitions` hold each forest token once."""
+    if len(partitions) == 1:
+        return [PartTargets(targets, torch.arange(len(targets.row_M)))]
+    size = sum(map(len, partitions))
+    owner_N, local_N = np.empty(size, np.int64), np.empty(size, np.int64)
+    for number, index_P in enumerate(partitions):
+        owner_N[index_P], local_N[index_P] = number, np.arange(len(index_P))
+    parent_R, row_M = targets.parent_R.numpy(), targets.row_M.numpy()
+    rows, new_R = _grouped(owner_N[parent_R], len(partitions))
+    places, _ = _grouped(owner_N[parent_R[row_M]], len(partitions))
+    return [
+        PartTargets(
+            Targets(
+                parent_R=torch.from_numpy(local_N[parent_R[mine]]),
+                token_id_R=targets.token_id_R[mine],
+                temperature_R=targets.temperature_R[mine],
+                row_M=torch.from_numpy(new_R[row_M[place]]),
+            ),
+            torch.from_numpy(place),
+        )
+        for mine, place in zip(rows, places, strict=True)
+    ]
+
+
+def _grouped(owner_I: Ints, num_owners: int) -> tuple[list[Ints], Ints]:
+    """The items of each owner, ascending, and every item's place among its owner's."""
+    order_I = np.argsort(owner_I, kind="stable")
+    counts = np.bincount(owner_I, minlength=num_owners)
+    place_I = np.empty(len(owner_I), np.int64)
+    place_I[order_I] = np.arange(len(owner_I)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.split(order_I, np.cumsum(counts)[:-1]), place_I
 
 
 def trained_logprobs(

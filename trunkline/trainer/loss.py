@@ -1,6 +1,4 @@
-"""The RL objectives by short name. Owns the choice and the interface; each formula is a file of its own."""
-
-# T trained tokens, in any order
+"""What an RL objective returns. Owns the form; the choice is objective.py's, and each formula is a file of its own."""
 
 from __future__ import annotations
 

@@ -1,11 +1,12 @@
-"""Training samples out of finished groups: one per trainable completion. Owns the credit; no torch, no scheduling."""
+"""Training samples out of finished groups: one per trainable completion. Owns credit and recorded routes; no torch, no scheduling."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from trunkline.trainer.advantages import advantages
-from trunkline.types import Completion, Episode, Group, PolicyVersion, TrainSample
+from trunkline.types import Completion, Episode, Group, PolicyVersion, RoutedExperts, TrainSample
 
 
 def samples_from_groups(groups: Sequence[Group], *, baseline: str, version: PolicyVersion | None = None) -> tuple[TrainSample, ...]:
@@ -17,10 +18,11 @@ def samples_from_groups(groups: Sequence[Group], *, baseline: str, version: Poli
     baseline.
     """
     return tuple(
-        _sample(completion, advantage, version)
+        _sample(completion, advantage, version, records.of(completion))
         for group in groups
         if group.has_gradient
         for episode, credit in credited(group, baseline=baseline)
+        for records in [_RouteRecords({one.completion_id: one for one in episode.completions})]
         for completion, advantage in zip(episode.completions, credit, strict=True)
         if is_trainable(completion)
     )
@@ -41,7 +43,39 @@ def is_trainable(completion: Completion) -> bool:
     return completion.drop_reason is None and completion.num_sampled > 0
 
 
-def _sample(completion: Completion, advantage: float, version: PolicyVersion | None) -> TrainSample:
+@dataclass
+class _RouteRecords:
+    """The recorded routes of one episode's calls. A token's route is that of the call that sampled it, also in a prompt."""
+
+    calls: Mapping[str, Completion]
+    """All of the episode, also those that are not trained, by id."""
+    _clipped: dict[tuple[str, int], RoutedExperts] = field(default_factory=dict)
+
+    def of(self, completion: Completion) -> tuple[RoutedExperts, ...]:
+        """Along its ancestors, the earliest first, each as far as its tokens are shared; calls that share all hold one object."""
+        found: list[RoutedExperts] = []
+        call, end = completion, len(completion.prompt_ids) + completion.num_sampled
+        while True:
+            record = self._until(call, end)
+            if record is not None and record.num_tokens:
+                found.append(record)
+            end = min(end, call.num_shared)
+            parent = self.calls.get(call.parent_id or "")
+            if end == 0 or parent is None:
+                return tuple(reversed(found))
+            call = parent
+
+    def _until(self, call: Completion, end: int) -> RoutedExperts | None:
+        record = call.generation.routes
+        if record is None or record.first + record.num_tokens <= end:
+            return record
+        key = (call.completion_id, end)
+        if key not in self._clipped:
+            self._clipped[key] = record.rows(record.first, end)
+        return self._clipped[key]
+
+
+def _sample(completion: Completion, advantage: float, version: PolicyVersion | None, routes: tuple[RoutedExperts, ...]) -> TrainSample:
     prompt, response = len(completion.prompt_ids), completion.num_sampled
     return TrainSample(
         token_ids=completion.prompt_ids + completion.generation.token_ids,
@@ -50,4 +84,5 @@ def _sample(completion: Completion, advantage: float, version: PolicyVersion | N
         advantages=(0.0,) * prompt + (advantage,) * response,
         temperature=completion.sampling.temperature,
         is_current=all(span.version == version for span in completion.generation.version_spans),
+        routes=routes,
     )

@@ -33,11 +33,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from trunkline.errors import ConfigError, TrainerError, TrunklineError
-from trunkline.models.checkpoint import load_decoder, save_decoder
+from trunkline.models.load import load_policy, save_policy
 from trunkline.trainer.batch import SampleBatch, unpack_demonstrations
 from trunkline.trainer.checkpoint import restore_checkpoint, save_checkpoint
-from trunkline.trainer.config import PhaseConfig
-from trunkline.trainer.passes import DEFAULT_PASS_TOKENS
+from trunkline.trainer.config import PhaseConfig, TrainerConfig
 from trunkline.trainer.step import Learner
 from trunkline.types import PolicyVersion
 from trunkline.weights.files import publish
@@ -84,7 +83,7 @@ class TrainerRoutes:
             version = PolicyVersion.parse(fields["version"])
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        reference = publish(self.learner.decoder.state_dict(), version, Path(fields["directory"]))
+        reference = publish(self.learner.policy.state_dict(), version, Path(fields["directory"]))
         return JSONResponse({"path": str(reference.path), "version": str(reference.version)})
 
     async def checkpoint(self, request: Request) -> Response:
@@ -100,7 +99,7 @@ class TrainerRoutes:
 
     async def save_model(self, request: Request) -> Response:
         """The policy into {folder}, as transformers loads it."""
-        save_decoder(self.learner.decoder, await _folder(request))
+        save_policy(self.learner.policy, await _folder(request))
         return JSONResponse({})
 
 
@@ -167,6 +166,15 @@ def serve(learner: Learner, socket_path: Path) -> None:
         socket_path.unlink(missing_ok=True)
 
 
+def load_learner(model: Path, config: TrainerConfig, *, dtype: torch.dtype = torch.float32) -> Learner:
+    """A learner of the model in a folder. Raises ConfigError for a model that cannot be trained, or a device that is not there."""
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("trainer.device is cuda, but this torch sees no CUDA device; use cpu, or install a CUDA build of torch")
+    policy = load_policy(model, dtype=dtype)
+    policy.to(torch.device(config.device))
+    return Learner(policy, config)
+
+
 def end_with_parent(parent: int) -> None:
     """Ends this process soon after process `parent`, also in the middle of a step: nobody is left to want its result."""
 
@@ -184,17 +192,14 @@ def main() -> None:
     parser.add_argument("--socket", type=Path, required=True, help="where to listen")
     parser.add_argument("--model", type=Path, required=True, help="Hugging Face folder of the initial policy")
     parser.add_argument("--threads", type=int, default=1, help="torch threads; more than one pays only with spare cores")
-    parser.add_argument("--dtype", choices=_DTYPES, default="float32", help="of weights and activations")
-    parser.add_argument(
-        "--max-pass-tokens", type=int, default=DEFAULT_PASS_TOKENS, help="forest tokens of one pass; a step with more takes several"
-    )
+    parser.add_argument("--dtype", choices=_DTYPES, default="float32", help="of weights; what they compute in is the configuration's")
+    parser.add_argument("--config", type=TrainerConfig.model_validate_json, default=TrainerConfig(), help="a TrainerConfig as JSON")
     parser.add_argument("--parent", type=int, default=os.getppid(), help="end with this process, the parent")
     arguments = parser.parse_args()
     end_with_parent(arguments.parent)
     torch.set_num_threads(arguments.threads)
     try:
-        decoder = load_decoder(arguments.model, dtype=_DTYPES[arguments.dtype])
-        serve(Learner(decoder, max_pass_tokens=arguments.max_pass_tokens), arguments.socket)
+        serve(load_learner(arguments.model, arguments.config, dtype=_DTYPES[arguments.dtype]), arguments.socket)
     except TrunklineError as error:
         sys.exit(f"error: {error}")  # one line in the log, which is what the conductor shows
 

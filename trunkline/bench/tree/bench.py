@@ -1,0 +1,162 @@
+"""`trunkline bench tree`: what a forest saves against flat samples, against the ideal. Owns the rows; measuring is measure.py's.
+
+speed-up   CPU-seconds (wall on a GPU) of forward and backward, from token ids to gradients: baseline over forest
+FLOP ratio the same by count (trainer/flops.py): what could be saved at most
+fraction   speed-up over FLOP ratio
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from trunkline.attention.forest import build_forest
+from trunkline.bench.result import Demand, Result, Row
+from trunkline.bench.tree.measure import Bench, Setting, Timed, best_micro_batch, gradient_error, race
+from trunkline.bench.tree.memory import peak_bytes
+from trunkline.bench.tree.workloads import Sequences, Workload, workloads
+from trunkline.errors import ConfigError
+from trunkline.trainer.flops import flop_ratio, parameters_a_token
+
+Progress = Callable[[str, int, int], None]
+_PARTITIONS = 8
+
+
+@dataclass(frozen=True)
+class TreeBenchPlan:
+    """What is measured."""
+
+    names: tuple[str, ...] = ()
+    """Workloads; none: all."""
+    num_rounds: int = 5
+    """Interleaved runs of each contender."""
+    device: str = "cpu"
+    """Where."""
+    with_memory: bool = True
+    """Also peak memory, in processes of their own."""
+
+
+def bench_tree(plan: TreeBenchPlan, progress: Progress) -> Result:
+    """Runs it. Raises ConfigError for an unknown workload or a device that is not there."""
+    chosen = _chosen(plan.names)
+    if plan.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: this torch sees no CUDA device; install a CUDA build, or measure on cpu")
+    rows: list[Row] = []
+    samples: dict[str, Sequence[float]] = {}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for index, workload in enumerate(chosen):
+            progress("workloads", index, len(chosen))
+            measured = _Workload(workload, Setting(torch.device(plan.device), num_rounds=plan.num_rounds))
+            rows += measured.rows(plan.with_memory)
+            samples |= measured.samples
+    finally:
+        torch.set_num_threads(threads)
+    progress("workloads", len(chosen), len(chosen))
+    return Result(f"Forests against flat samples, {plan.device}, fp32", tuple(rows), samples, "s")
+
+
+def _chosen(names: tuple[str, ...]) -> tuple[Workload, ...]:
+    known = {workload.name: workload for workload in workloads()}
+    if unknown := [name for name in names if name not in known]:
+        raise ConfigError(f"unknown workload {unknown[0]!r}; known: {', '.join(known)}")
+    return tuple(known[name] for name in names) or tuple(known.values())
+
+
+class _Workload:
+    """One workload's rows."""
+
+    def __init__(self, workload: Workload, setting: Setting) -> None:
+        self.workload, self.setting = workload, setting
+        self.bench = Bench(workload, setting)
+        self.samples: dict[str, Sequence[float]] = {}
+        self._rows: list[Row] = []
+
+    def rows(self, with_memory: bool) -> list[Row]:
+        """All of them."""
+        bench, size = self.bench, self._sizes()
+        sweep = {
+            name: best_micro_batch(bench, part, _ignore) for name, part in (("calls", bench.calls), ("trajectories", bench.trajectories))
+        }
+        for name, found in sweep.items():
+            for micro_batch, seconds in sorted(found.items()):
+                self._add(f"{name} in micro-batches of {micro_batch}", seconds, "s/1,000 tokens")
+        best = {name: next(iter(found)) for name, found in sweep.items()}
+        self._times(best, size)
+        for dtype, bound in ((torch.float32, 2e-6), (torch.float64, 1e-12)):
+            error = gradient_error(self.workload, self.setting, dtype, best["calls"])
+            self._add(f"gradient error, {str(dtype).removeprefix('torch.')}", error, "of the summed norms", Demand("<=", bound))
+        if with_memory:
+            self._memory(best["calls"])
+        return self._rows
+
+    def _add(self, metric: str, value: float, unit: str, demand: Demand | None = None) -> None:
+        self._rows.append(Row(f"{self.workload.name}: {self.workload.shape}", metric, value, unit, demand))
+
+    def _sizes(self) -> dict[str, float]:
+        """FLOP ratios by baseline."""
+        bench, forest = self.bench, self.bench.forest()
+        self._add("tokens of the calls", forest.num_flat_tokens, "tokens")
+        self._add("tokens of the trajectories", bench.trajectories.num_tokens, "tokens")
+        self._add("tokens of the forest", forest.num_tokens, "tokens")
+        ratios = {name: self._flop_ratio(part) for name, part in bench.baselines.items()}
+        for name, ratio in ratios.items():
+            self._add(f"FLOP ratio to the {name}", ratio, "x")
+        return ratios
+
+    def _times(self, best: dict[str, int], ratios: dict[str, float]) -> None:
+        bench = self.bench
+        batches = {name: bench.flat_batches(part, best[name]) for name, part in bench.baselines.items()}
+        forest = Timed("forest", bench.run_forest)
+        contenders = [forest, *(Timed(name, functools.partial(bench.run_flat, batches[name])) for name in batches)]
+        if self.workload.partitions is not None:
+            contenders.append(Timed("partitions", lambda: bench.run_forest(max_tokens=self._partition_tokens, recompute=self._recomputes)))
+        race(bench, contenders, _ignore)
+        for contender in contenders:
+            self._add(f"{contender.name}, median", contender.median, "s")
+            self.samples[f"{self.workload.name}, {contender.name}"] = contender.seconds
+        for contender in contenders[1:3]:
+            speed_up = contender.median / forest.median
+            demand = Demand(">=", self.workload.least_fraction) if contender.name == "calls" else None
+            self._add(f"speed-up over the {contender.name}", speed_up, "x")
+            self._add(f"fraction of the FLOP ratio to the {contender.name}", speed_up / ratios[contender.name], "", demand)
+        if self.workload.partitions is not None:
+            self._add(
+                f"partitions ({self.workload.partitions}), time", contenders[3].median / forest.median, "of the whole", Demand("<=", 1.25)
+            )
+
+    def _memory(self, micro_batch: int) -> None:
+        device = self.setting.device.type
+        name = self.workload.name
+        peaks = {form: peak_bytes(name, form, device=device, micro_batch=micro_batch) for form in ("flat", "forest")}
+        for form, peak in peaks.items():
+            self._add(f"{'calls' if form == 'flat' else form}, peak memory", peak / 1e6, "MB")
+        if self.workload.partitions is not None:
+            peak = peak_bytes(name, self.workload.partitions, device=device, micro_batch=micro_batch)
+            self._add(f"partitions ({self.workload.partitions}), peak memory", peak / 1e6, "MB")
+            self._add(f"partitions ({self.workload.partitions}), memory", peak / peaks["forest"], "of the whole", Demand("<=", 0.4))
+
+    def _flop_ratio(self, sequences: Sequences) -> float:
+        config = self.workload.config
+        return flop_ratio(
+            build_forest(sequences.tokens),
+            num_parameters=parameters_a_token(self.bench.policy),
+            attention_width=config.num_heads * config.head_dim,
+            num_layers=config.num_layers,
+        )
+
+    @property
+    def _partition_tokens(self) -> int:
+        return -(-self.bench.forest().num_tokens // _PARTITIONS)
+
+    @property
+    def _recomputes(self) -> bool:
+        return self.workload.partitions == "recomputed"
+
+
+def _ignore(what: str) -> None:
+    """Progress within a workload is not shown."""
