@@ -146,6 +146,13 @@ def test_a_type_that_nobody_knows_is_refused_with_what_is_supported(tmp_path: Pa
         load_policy(tmp_path)
 
 
+def test_a_config_that_transformers_cannot_read_is_a_clear_error(tmp_path: Path) -> None:
+    gemma().save_pretrained(tmp_path)
+    edit_config(tmp_path, num_hidden_layers="two")
+    with pytest.raises(ConfigError, match=r"(?s)transformers cannot load the gemma3_text model .*expected int, got str"):
+        load_policy(tmp_path)
+
+
 def test_quantised_weights_are_refused(tmp_path: Path) -> None:
     gemma().save_pretrained(tmp_path)
     edit_config(tmp_path, quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from trunkline.models.checkpoint import init_decoder
 from trunkline.models.config import DecoderConfig
 from trunkline.trainer.batch import SampleBatch
 from trunkline.trainer.checkpoint import restore_checkpoint, save_checkpoint
-from trunkline.trainer.config import PhaseConfig
+from trunkline.trainer.config import PhaseConfig, TrainerConfig
 from trunkline.trainer.step import Learner
 from trunkline.types import TrainSample
 
@@ -69,6 +70,52 @@ def test_a_checkpoint_that_is_not_whole_is_refused_and_the_learner_stays_as_it_w
         restore_checkpoint(learner, damaged)
     assert all(torch.equal(value, before[key]) for key, value in learner.policy.state_dict().items())
     assert learner.progress is not None and learner.progress.num_steps == 1
+
+
+def test_the_selection_bias_of_experts_comes_back_bit_for_bit_and_training_goes_on_as_it_would_have(tmp_path: Path) -> None:
+    sparse = dataclasses.replace(CONFIG, qk_norm="full", num_experts=4, experts_per_token=2)
+    batch = SampleBatch.from_samples([SAMPLE])
+
+    def begin(seed: int) -> Learner:
+        learner = Learner(init_decoder(sparse, seed=seed), TrainerConfig(balance_rate=0.1))
+        learner.begin_phase(PhaseConfig(kind="rl"))
+        return learner
+
+    def bias(learner: Learner) -> torch.Tensor:
+        return learner.policy.state_dict()["model.layers.0.block_sparse_moe.e_score_correction_bias"].clone()
+
+    learner, restored = begin(1), begin(2)
+    for _ in range(3):
+        learner.train_step(batch)
+    save_checkpoint(learner, tmp_path / "step")
+    restore_checkpoint(restored, tmp_path / "step")
+    assert bias(learner).any() and torch.equal(bias(restored), bias(learner))
+    learner.train_step(batch)
+    restored.train_step(batch)
+    assert all(torch.equal(value, restored.policy.state_dict()[name]) for name, value in learner.policy.state_dict().items())
+
+
+def test_a_model_of_transformers_is_restored_bit_for_bit(tmp_path: Path) -> None:
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig  # here, because the processes below import this module too
+
+    from trunkline.models.hf import HfDecoder
+
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
+    batch = SampleBatch.from_samples([SAMPLE])
+
+    def begin(seed: int) -> Learner:
+        torch.manual_seed(seed)
+        learner = Learner(HfDecoder.around(Gemma3ForCausalLM(Gemma3TextConfig(vocab_size=11, head_dim=8, pad_token_id=None, **sizes))))
+        learner.begin_phase(PhaseConfig(kind="rl"))
+        return learner
+
+    learner, restored = begin(1), begin(2)
+    learner.train_step(batch)
+    save_checkpoint(learner, tmp_path / "step")
+    restore_checkpoint(restored, tmp_path / "step")
+    learner.train_step(batch)
+    restored.train_step(batch)
+    assert all(torch.equal(value, restored.policy.state_dict()[name]) for name, value in learner.policy.state_dict().items())
 
 
 # A limit on file sizes is what the kernel answers for a file system that takes no more of this file.

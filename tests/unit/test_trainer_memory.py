@@ -84,7 +84,7 @@ def test_the_budget_is_tokens_within_free_memory() -> None:
 
 def test_a_forest_beyond_memory_is_refused_with_its_size_and_a_remedy() -> None:
     check_fits(10_000, bytes_a_token=1e5, free=2 * 10**9)
-    with pytest.raises(TrainerError, match=r"100,000 tokens needs about 12.0 GB, 2.0 GB are free, .* switch them on"):
+    with pytest.raises(TrainerError, match=r"100,000 tokens needs about 13.0 GB, 2.0 GB are free, .* switch them on"):
         check_fits(100_000, bytes_a_token=1e5, free=2 * 10**9)
 
 

@@ -273,6 +273,16 @@ def test_a_call_without_a_record_between_two_that_have_one_is_passed_over() -> N
     assert routes_of(FIRST, bare, THIRD)[-1] == (FIRST.generation.routes, THIRD.generation.routes)
 
 
+def test_a_call_that_inherits_another_version_s_routes_is_not_current() -> None:
+    older = replace(FIRST.generation, version_spans=(VersionSpan(0, 3, PolicyVersion(1, 0)),))
+    newer = replace(SECOND.generation, version_spans=(VersionSpan(0, 2, PolicyVersion(1, 1)),))
+    for parent, is_current in ((older, False), (replace(older, routes=None), True)):
+        calls = replace(FIRST, generation=parent), replace(SECOND, generation=newer)
+        group = make_group(make_episode(0, 1.0, *calls), make_episode(1, 0.0, make_completion((1,), (9,))))
+        samples = samples_from_groups([group], baseline="leave_one_out", version=PolicyVersion(1, 1))
+        assert [sample.is_current for sample in samples] == [False, is_current, False]
+
+
 def test_a_batch_lays_each_record_out_once_and_points_every_token_to_its_row() -> None:
     group = make_group(make_episode(0, 1.0, FIRST, SECOND, THIRD), make_episode(1, 0.0, make_completion((1,), (9,))))
     batch = SampleBatch.from_samples(samples_from_groups([group], baseline="leave_one_out"))

@@ -87,7 +87,7 @@ class Result:
         """For the terminal."""
         table = Table(title=self.title, title_justify="left", box=None)
         for column in ("", "metric", "value", "unit", "demand", ""):
-            table.add_column(column, justify="right" if column in ("value", "demand") else "left")
+            table.add_column(column, justify="right" if column in ("value", "demand") else "left", no_wrap=column != "")
         for before, row in zip((None, *self.rows), self.rows, strict=False):
             verdict = {None: "", True: "holds", False: "FAILS"}[row.holds]
             name = "" if before is not None and before.row == row.row else row.row
@@ -119,7 +119,8 @@ class Result:
                 if row.row == name and row.metric == "median" and row.demand is not None:
                     axes.axvline(row.demand.bound, color=colour, linestyle=":")
         axes.set_xscale("log")
-        axes.set_xlabel(f"{self.unit} (dotted: demanded of the median)")
+        demanded = any(row.metric == "median" and row.demand is not None for row in self.rows)
+        axes.set_xlabel(self.unit + (" (dotted: demanded of the median)" if demanded else ""))
         axes.set_ylabel("share of measurements below")
         axes.axhline(0.5, color="#bbbbbb", linewidth=0.8)
         axes.set_title(self.title)

@@ -131,7 +131,10 @@ class LocalEngine:
         if len(step.token_ids_T):
             self._compute(step)
         rows, sampling_N = self.scheduler.rows, step.sampling_rows_N
-        last_slot_U, context_N = np.unique(rows.slots_RX[sampling_N, rows.num_tokens_R[sampling_N] - 1], return_inverse=True)
+        last_slot_N = rows.slots_RX[sampling_N, rows.num_tokens_R[sampling_N] - 1]
+        last_slot_U, context_N = np.unique(last_slot_N, return_inverse=True)
+        if len(last_slot_U) == len(last_slot_N):  # nothing shared: in the order of the rows, so that no distribution is moved
+            last_slot_U, context_N = last_slot_N, np.arange(len(last_slot_N))
         sampled = sample(
             self.decoder.logits(self.cache.hidden_NC[torch.from_numpy(last_slot_U)]),
             context_N=context_N,

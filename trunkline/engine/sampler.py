@@ -43,16 +43,17 @@ def sample(logits_UV: Tensor, *, context_N: Ints, temperature_N: Floats, top_p_N
     is_greedy_D = temperature_D == 0
     if not (temperature_D == 1).all():
         logits_DV = logits_DV / torch.from_numpy(np.where(is_greedy_D, 1.0, temperature_D)).unsqueeze(1)
-    logprobs_DV = torch.log_softmax(logits_DV, dim=-1)
+    relative_DV = logits_DV - logits_DV.amax(-1, keepdim=True)  # log-probabilities but for a constant: normalised where picked
     restricted = torch.from_numpy(np.flatnonzero(top_p_D < 1))
     if len(restricted):
-        logprobs_DV[restricted] = _nucleus(logprobs_DV[restricted], torch.from_numpy(top_p_D)[restricted])
+        relative_DV[restricted] = _nucleus(relative_DV[restricted].log_softmax(-1), torch.from_numpy(top_p_D)[restricted])
     row_of_N = torch.from_numpy(row_N.reshape(-1))
-    token_ids_N1 = _invert_cdf(logprobs_DV.exp(), row_of_N, torch.from_numpy(uniform(seed_N, position_N)))
+    cdf_DV = relative_DV.exp().cumsum_(-1)
+    token_ids_N1 = _invert_cdf(cdf_DV, row_of_N, torch.from_numpy(uniform(seed_N, position_N)))
     is_greedy_N = temperature_N == 0
     if is_greedy_N.any():
         token_ids_N1 = torch.where(torch.from_numpy(is_greedy_N)[:, None], logits_DV.argmax(-1, keepdim=True)[row_of_N], token_ids_N1)
-    picked_N = logprobs_DV[row_of_N, token_ids_N1.squeeze(1)].numpy()
+    picked_N = (relative_DV[row_of_N, token_ids_N1.squeeze(1)] - cdf_DV[row_of_N, -1].log()).numpy()
     return Sampled(token_ids_N1.squeeze(1).numpy(), np.where(is_greedy_N & np.isfinite(picked_N), 0.0, picked_N))
 
 
@@ -69,12 +70,11 @@ def _mix(x_N: Seeds) -> Seeds:
     return x_N ^ (x_N >> np.uint64(31))
 
 
-def _invert_cdf(probs_DV: Tensor, row_N: Tensor, uniform_N: Tensor) -> Tensor:
+def _invert_cdf(cdf_DV: Tensor, row_N: Tensor, uniform_N: Tensor) -> Tensor:
     """token_ids_N1: the first token of the row's distribution whose cumulative probability passes uniform x total."""
-    cdf_DV = probs_DV.cumsum(-1)
     total_D1 = cdf_DV[:, -1:].contiguous()
     # Rounding can carry uniform x total to the total itself; the last token of positive probability is meant then.
-    last_D1 = torch.searchsorted(cdf_DV, total_D1).clamp_(max=probs_DV.shape[1] - 1)
+    last_D1 = torch.searchsorted(cdf_DV, total_D1).clamp_(max=cdf_DV.shape[1] - 1)
     cdf_NV = cdf_DV if torch.equal(row_N, torch.arange(len(cdf_DV))) else cdf_DV[row_N]
     token_ids_N1 = torch.searchsorted(cdf_NV, uniform_N[:, None] * total_D1[row_N], right=True)
     return torch.minimum(token_ids_N1, last_D1[row_N])

@@ -127,6 +127,7 @@ class EngineRoutes:
             wire.WireHealth(
                 status="paused" if self.engine.is_paused else "running",
                 weight_version=str(scheduler.version),
+                max_context=scheduler.max_context,
                 tokens_computed=scheduler.stats.num_computed,
                 tokens_reused=scheduler.stats.num_reused,
                 tokens_sampled=scheduler.stats.num_sampled,

@@ -166,6 +166,8 @@ class WireHealth(msgspec.Struct):
 
     status: Literal["running", "paused"]
     weight_version: str
+    max_context: int
+    """Most tokens of a prompt and its completion: the longest context that the model computes exactly."""
     tokens_computed: int
     tokens_reused: int
     tokens_sampled: int

@@ -25,8 +25,8 @@ LEAST_TRAINED_SHARE = 0.05
 """Share of sampled tokens that are trained, below which most sampling is wasted; a guess."""
 
 CLIP_FRACTION = Limits(0.01, 0.1)
-"""Share of trained tokens whose importance ratio is above the cap. CISPO's cap of 5 is far out: 30 steps of the quickstart have
-none above it. The places are guesses."""
+"""Share of trained tokens whose importance ratio the loss bounds. CISPO's cap of 5 is far out: 30 steps of the quickstart have
+none above it. The places are guesses, for it and for PPO; GSPO bounds whole completions and may have more in a run that is well."""
 
 LOWEST_LEARNING_RATE = 1e-9
 """AdamW moves a weight by about the learning rate; a typical weight of 0.02 does not change in fp32 (relative precision 6e-8) by less."""
@@ -180,15 +180,15 @@ def gradient(norms: Sequence[float], *, clip_norm: float) -> Finding:
 
 
 def staleness(*, ages: Sequence[float], max_age: int | None, clip_fractions: Sequence[float]) -> Finding:
-    """Ages of trained groups against the window's bound, and how much of the importance weights is above the cap."""
+    """Ages of trained groups against the window's bound, and how many importance ratios the loss bounds."""
     name = "stale samples"
-    threshold = f"tokens above the cap: {CLIP_FRACTION.as_text()}; age above {'the bound' if max_age is None else max_age}: fault"
+    threshold = f"tokens beyond the loss's bound: {CLIP_FRACTION.as_text()}; age above {'the bound' if max_age is None else max_age}: fault"
     if not ages:
         return _no_steps(name, threshold)
     clipped = statistics.fmean(clip_fractions) if clip_fractions else 0.0
     is_too_old = max_age is not None and max(ages) > max_age
     verdict = worse("fault" if is_too_old else "ok", CLIP_FRACTION.grade(clipped))
-    said = f"{percent(clipped)} of the trained tokens above the cap" if clip_fractions else "share above the cap not measured"
+    said = f"{percent(clipped)} of the trained tokens beyond the loss's bound" if clip_fractions else "share beyond it not measured"
     return Finding(
         check=name,
         verdict=verdict,
@@ -282,7 +282,7 @@ def entropy_explosion(entropies: Sequence[float]) -> Finding:
         measured=f"{first:.3f} to {last:.3f} nats a token ({factor:.1f}×) over {_steps(entropies)}",
         threshold=threshold,
         cause=f"entropy rose from {first:.2g} to {last:.2g} nats a token: steps destroy what the policy could do",
-        remedy="lower stage.optimizer.lr, lengthen stage.optimizer.warmup_steps; lower stage.loss.is_weight_cap",
+        remedy="lower stage.optimizer.lr, lengthen stage.optimizer.warmup_steps; tighten the bound in stage.loss",
         value=factor,
     )
 

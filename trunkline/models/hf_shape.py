@@ -68,7 +68,7 @@ def observe(theirs: PreTrainedModel) -> HfShape:
         hidden_TC = hidden_states(theirs, ids_T, ids_T, call)
         _check_layers(kind, text_config.num_hidden_layers, seen)
         logits_TV = head_logits(theirs, hidden_TC)
-        max_positions, bound = min(_bounds(text_config, call.windows))
+        max_positions, bound = min(bounds(text_config, call.windows))
     except (TypeError, ValueError, RuntimeError, AttributeError, ImportError) as error:  # their code, on what it did not expect
         raise ConfigError(f"{kind} cannot be called as a decoder over flat tokens ({error}); {SUPPORTED}") from error
     num_heads, num_kv_heads, head_dim = seen.heads[0]
@@ -94,7 +94,7 @@ def _check_layers(kind: str, num_layers: int, seen: _Seen) -> None:
         raise ConfigError(f"the layers of {kind} have different heads ({shapes}); caches and kernels here take one shape")
 
 
-def _bounds(text_config: Any, windows: list[int]) -> Iterator[tuple[int, str]]:
+def bounds(text_config: Any, windows: list[int]) -> Iterator[tuple[int, str]]:
     """Lengths up to which every token sees all of its past and is rotated alike in every batch, with what sets them."""
     yield text_config.max_position_embeddings, "the config's max_position_embeddings"
     for window in set(windows):

@@ -1,4 +1,4 @@
-"""What a model is, from its config, its weights' headers and its tokenizer. Owns the description; loads no weights; no torch."""
+"""What a model is, from its config, its weights' headers and its tokenizer. Owns the description; loads no weights; torch for transformers' models alone."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trunkline.errors import ConfigError
 from trunkline.models.config import DecoderConfig
-from trunkline.models.source import open_description
+from trunkline.models.source import SafetensorsFolder, open_description
 from trunkline.models.stored import EMBEDDING_NAME, HEAD_NAME, SELECTION_BIAS_SUFFIX, check_fit
 from trunkline.models.tokenizer import TOKENIZER_FILE, Tokenizer
+
+if TYPE_CHECKING:
+    from trunkline.models.gguf import GgufFile
+    from trunkline.models.hf_shape import HfShape
 
 _FP32_BYTES, _BF16_BYTES = 4, 2
 # AdamW in fp32: weights, gradients, running mean, running square.
@@ -39,17 +44,17 @@ class ModelInfo:
     path: str
     """Where it lies."""
     architecture: str
-    """The family: 'llama', 'qwen3' or 'minimax_m2'."""
+    """The family: 'llama', 'qwen3' or 'minimax_m2', or transformers' model_type of a model that its code computes."""
     num_parameters: int
     """Values that gradients change; a tied head counts once, a router's selection biases do not."""
     num_embedding_parameters: int
     """Of these, in the embedding and in a head of its own."""
     num_other_parameters: int
     """Of these, all the rest."""
-    num_active_parameters: int
-    """Of the rest, those that a token is multiplied with: all but the experts that it does not go to."""
-    config: DecoderConfig
-    """Layers, heads, vocabulary, context."""
+    num_active_parameters: int | None
+    """Of the rest, those that a token is multiplied with: all but the experts that it does not go to. None for transformers' models."""
+    config: DecoderConfig | HfShape
+    """Layers, heads, vocabulary, context; an HfShape if transformers' code computes the model."""
     stored_dtypes: dict[str, int]
     """Values by the type that they are stored as; empty if the weights are not there."""
     quantization: str | None
@@ -74,27 +79,28 @@ def describe_model(path: Path) -> ModelInfo:
     """Reads headers only: seconds for any size. A config.json alone is enough, as file or as folder.
 
     Raises:
-        ConfigError: an unsupported architecture, files that are missing or damaged, weights or a tokenizer that do not fit.
+        ConfigError: an architecture that neither we nor transformers know, files that are missing or damaged, weights or a
+            tokenizer that do not fit.
     """
     source = open_description(path)
-    config, stored, quantization = source.config(), source.headers(), source.quantization
-    if source.files and not quantization:  # a quantised checkpoint stores its scales too
-        check_fit(source.path, config, stored)
-    shapes = config.parameter_shapes()
-    num_parameters = count_parameters(config)
-    num_embedding = sum(math.prod(shapes[name]) for name in (EMBEDDING_NAME, HEAD_NAME) if name in shapes)
+    sizes, stored, quantization = _sizes(source), source.headers(), source.quantization
+    config, num_parameters = sizes.config, sizes.num_parameters
+    if isinstance(config, DecoderConfig):
+        if source.files and not quantization:  # a quantised checkpoint stores its scales too
+            check_fit(source.path, config, stored)
+        stored = {name: stored[name] for name in config.parameter_shapes().keys() & stored.keys()}
     dtypes: Counter[str] = Counter()
-    for name in shapes.keys() & stored.keys():
-        dtypes[stored[name].dtype] += stored[name].num_values
+    for tensor in stored.values():
+        dtypes[tensor.dtype] += tensor.num_values
     kv_values_per_token = 2 * config.num_layers * config.num_kv_heads * config.head_dim
     has_tokenizer = bool(source.files) or (path / TOKENIZER_FILE).exists()
     return ModelInfo(
         path=str(source.path if source.files else path),
         architecture=config.family,
         num_parameters=num_parameters,
-        num_embedding_parameters=num_embedding,
-        num_other_parameters=num_parameters - num_embedding,
-        num_active_parameters=num_parameters - num_embedding - _count_resting_parameters(config),
+        num_embedding_parameters=sizes.num_embedding_parameters,
+        num_other_parameters=num_parameters - sizes.num_embedding_parameters,
+        num_active_parameters=sizes.num_active_parameters,
         config=config,
         stored_dtypes=dict(dtypes.most_common()),
         quantization=quantization,
@@ -108,6 +114,31 @@ def describe_model(path: Path) -> ModelInfo:
     )
 
 
+@dataclass(frozen=True)
+class _Sizes:
+    """See the fields of these names in ModelInfo."""
+
+    config: DecoderConfig | HfShape
+    num_parameters: int
+    num_embedding_parameters: int
+    num_active_parameters: int | None
+
+
+def _sizes(source: SafetensorsFolder | GgufFile) -> _Sizes:
+    try:
+        config = source.config()
+    except ConfigError as refusal:
+        if not isinstance(source, SafetensorsFolder):
+            raise
+        from trunkline.models.hf_describe import describe_theirs  # seconds of imports, torch among them
+
+        theirs = describe_theirs(source, refusal)
+        return _Sizes(theirs.shape, theirs.num_parameters, theirs.num_embedding_parameters, None)
+    shapes, total = config.parameter_shapes(), count_parameters(config)
+    num_embedding = sum(math.prod(shapes[name]) for name in (EMBEDDING_NAME, HEAD_NAME) if name in shapes)
+    return _Sizes(config, total, num_embedding, total - num_embedding - _count_resting_parameters(config))
+
+
 def count_parameters(config: DecoderConfig) -> int:
     """Values that gradients change; a router's selection biases follow the load instead (balancing)."""
     return sum(math.prod(shape) for name, shape in config.parameter_shapes().items() if not name.endswith(SELECTION_BIAS_SUFFIX))
@@ -118,7 +149,7 @@ def _count_resting_parameters(config: DecoderConfig) -> int:
     return config.num_layers * (config.num_experts - config.experts_per_token) * 3 * config.hidden_size * config.intermediate_size
 
 
-def _describe_tokenizer(path: Path, config: DecoderConfig) -> TokenizerInfo:
+def _describe_tokenizer(path: Path, config: DecoderConfig | HfShape) -> TokenizerInfo:
     tokenizer = Tokenizer.load(path)
     if tokenizer.vocab_size > config.vocab_size:
         raise ConfigError(

@@ -7,6 +7,7 @@ these with a feature that ours lacks (rope scaling, biases, windows), and any ot
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from trunkline.models.atomic import replacing
 from trunkline.models.base import Policy
 from trunkline.models.checkpoint import load_decoder, save_decoder
 from trunkline.models.decoder import Decoder
-from trunkline.models.source import CONFIG_FILE, SafetensorsFolder, open_model, read_json
+from trunkline.models.source import CONFIG_FILE, SafetensorsFolder, open_model
 
 if TYPE_CHECKING:
     from trunkline.models.hf import HfDecoder
@@ -66,23 +67,29 @@ def save_policy(policy: Policy, folder: Path) -> None:
         raise ConfigError(f"cannot write the model to {folder}: {error}; check space and permissions") from error
 
 
-def _load_theirs(source: SafetensorsFolder, dtype: torch.dtype, refusal: ConfigError) -> HfDecoder:
-    """`refusal` says why the model is none of ours."""
-    mapping = read_json(source.path / CONFIG_FILE)
+def check_known(mapping: Mapping[str, Any], refusal: ConfigError) -> None:
+    """Raises ConfigError unless transformers' own classes have the model of this config.json; `refusal` says why it is none of ours."""
     if any(name.startswith("AutoModel") for name in mapping.get("auto_map") or {}):
         raise ConfigError(f"{refusal}; code of a folder (auto_map) is never run: remove auto_map from config.json if the weights need none")
-    if mapping.get("quantization_config"):
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES  # see _load_theirs
+
+    if (model_type := mapping.get("model_type")) not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise ConfigError(f"{refusal}; nor has the installed transformers a causal language model of type {model_type!r}")
+
+
+def _load_theirs(source: SafetensorsFolder, dtype: torch.dtype, refusal: ConfigError) -> HfDecoder:
+    """`refusal` says why the model is none of ours."""
+    check_known(source.mapping, refusal)
+    if source.quantization:
         raise ConfigError(f"{refusal}; save the weights unquantised, without quantization_config")
     source.stored()  # headers first: they say more clearly what is damaged or not floating point
     # Here, because importing transformers' models takes seconds that our own need not wait.
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoModelForCausalLM
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     from transformers.utils import logging
 
     from trunkline.models.hf import HfDecoder
 
-    if (model_type := mapping.get("model_type")) not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        raise ConfigError(f"{refusal}; nor has the installed transformers a causal language model of type {model_type!r}")
     logging.disable_progress_bar()
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -94,8 +101,8 @@ def _load_theirs(source: SafetensorsFolder, dtype: torch.dtype, refusal: ConfigE
             ignore_mismatched_sizes=True,  # told below, like what is missing: a report that is a line, not a table
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError, ImportError) as error:
-        raise ConfigError(f"transformers cannot load the {model_type} model in {source.path}: {error}") from error
+    except (StrictDataclassError, OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError, ImportError) as error:
+        raise ConfigError(f"transformers cannot load the {source.mapping['model_type']} model in {source.path}: {error}") from error
     theirs, report = loaded
     if problems := [f"{kind.removesuffix('_keys')} {key}" for kind, keys in report.items() for key in sorted(map(str, keys))]:
         more = f"; and {len(problems) - _SHOWN_PROBLEMS} more" if len(problems) > _SHOWN_PROBLEMS else ""

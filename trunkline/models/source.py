@@ -39,6 +39,11 @@ class SafetensorsFolder:
         self._config_file = config_file or folder / CONFIG_FILE
 
     @property
+    def mapping(self) -> Mapping[str, Any]:
+        """The content of config.json. Raises ConfigError if it is missing or malformed."""
+        return read_json(self._config_file)
+
+    @property
     def license(self) -> str | None:
         """What a fetched model's source.json says; other folders state it in prose, which is not parsed."""
         if not (self.path / SOURCE_FILE).exists():
@@ -51,7 +56,7 @@ class SafetensorsFolder:
 
         Raises ConfigError for a missing or malformed file and for what the decoder does not compute.
         """
-        mapping = dict(read_json(self._config_file))
+        mapping = dict(self.mapping)
         generation = read_json(self.path / GENERATION_FILE) if (self.path / GENERATION_FILE).exists() else {}
         if generation.get("eos_token_id") is not None:  # chat models list the end of a turn only here
             mapping["eos_token_id"] = generation["eos_token_id"]
@@ -60,7 +65,7 @@ class SafetensorsFolder:
     @property
     def quantization(self) -> str | None:
         """How config.json says that the weights are quantised, such as 'fp8'; None if it says nothing."""
-        quantization = read_json(self._config_file).get("quantization_config")
+        quantization = self.mapping.get("quantization_config")
         return str(quantization.get("quant_method", quantization)) if isinstance(quantization, Mapping) else None
 
     def headers(self) -> dict[str, StoredTensor]:

@@ -13,7 +13,10 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.table import Table
 from rich.text import Text
 
+from trunkline.models.config import DecoderConfig
+
 if TYPE_CHECKING:
+    from trunkline.models.hf_shape import HfShape
     from trunkline.models.info import ModelInfo
 
 model_app = typer.Typer(no_args_is_help=True, help="Fetch pretrained models, describe any model.")
@@ -108,31 +111,47 @@ def _fits(described: ModelInfo, engine_bytes: int, available_bytes: int) -> bool
 
 def _rows(described: ModelInfo, engine_bytes: int, available_bytes: int) -> list[tuple[str, str]]:
     config = described.config
+    tied, feed_forward, turned, computed = _own_words(config) if isinstance(config, DecoderConfig) else _their_words(config)
     needed = described.training_bytes + engine_bytes
     verdict = "yes" if _fits(described, engine_bytes, available_bytes) else "not in this memory"
-    feed_forward = "" if config.is_sparse else f", feed-forward {config.intermediate_size}"
-    turned = "" if config.rotary_dim is None else f" on {config.rotary_dim} dimensions of a head"
     return [
         ("path", described.path),
-        ("architecture", described.architecture + (", tied embeddings" if config.tie_embeddings else "")),
+        ("architecture", described.architecture + tied),
         ("parameters", _count(described.num_parameters)),
         ("  of these", f"{described.num_embedding_parameters:,} in the embedding, {described.num_other_parameters:,} elsewhere"),
-        *(_sparse_rows(described) if config.is_sparse else []),
+        *_sparse_rows(described),
         ("layers", f"{config.num_layers} of width {config.hidden_size}{feed_forward}"),
         ("heads", f"{config.num_heads} query, {config.num_kv_heads} key/value, {config.head_dim} wide"),
-        ("context", f"{config.max_positions:,} tokens, rotary base {config.rope_theta:g}{turned}"),
+        ("context", f"{config.max_positions:,} tokens, {turned}"),
         ("stored as", _storage(described)),
         *_vocabulary_rows(described),
         ("KV cache", f"{_bytes(described.kv_bytes_per_token)} a token in fp32, {described.kv_bytes_per_token_bf16:,} B in bf16"),
         ("engine", f"{_bytes(engine_bytes)} in fp32 with its default cache"),
         ("training", f"{_bytes(described.training_bytes)} in fp32 with AdamW, before activations"),
+        *computed,
         ("trains here", f"{verdict}: {_bytes(needed)} together, {_bytes(available_bytes)} available"),
         ("licence", described.license or "not stated"),
     ]
 
 
+def _own_words(config: DecoderConfig) -> tuple[str, str, str, list[tuple[str, str]]]:
+    """What is said of embeddings, of a layer's width and of positions; rows about the code."""
+    tied = ", tied embeddings" if config.tie_embeddings else ""
+    feed_forward = "" if config.is_sparse else f", feed-forward {config.intermediate_size}"
+    turned = "" if config.rotary_dim is None else f" on {config.rotary_dim} dimensions of a head"
+    return tied, feed_forward, f"rotary base {config.rope_theta:g}{turned}", []
+
+
+def _their_words(config: HfShape) -> tuple[str, str, str, list[tuple[str, str]]]:
+    """The same of a model that transformers' code computes."""
+    how = "transformers' code with our attention (models/hf.py); that nothing else looks along the tokens is tried when it is loaded"
+    return "", "", f"by {config.bound}", [("trains through", how)]
+
+
 def _sparse_rows(described: ModelInfo) -> list[tuple[str, str]]:
     config, active = described.config, described.num_active_parameters
+    if not (isinstance(config, DecoderConfig) and config.is_sparse) or active is None:
+        return []
     return [
         ("experts", f"{config.num_experts} of width {config.intermediate_size} a layer, {config.experts_per_token} a token"),
         ("active", f"{_count(active)} a token, {_count(active + described.num_embedding_parameters)} with embedding and head"),

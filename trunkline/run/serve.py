@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trunkline.asgi import serve_port
+from trunkline.engine.wire import WireHealth
 from trunkline.errors import ConfigError
 from trunkline.gateway.app import build_app
 from trunkline.gateway.base import Renderer
 from trunkline.gateway.sampling import ClientSampling
 from trunkline.gateway.serving import ServingGateway
-from trunkline.models.source import open_model
 from trunkline.models.tokenizer import Tokenizer
 from trunkline.pool.journal import Journal
 from trunkline.protocols import CompletionLog
@@ -137,8 +137,8 @@ async def serve(options: ServeOptions, announce: Callable[[Served], None]) -> No
     """Serves until SIGINT or SIGTERM, then lets calls in flight end for a few seconds. `announce` is called once it accepts calls.
 
     Raises:
-        ConfigError: an unknown or unreadable model, a renderer that does not fit it, a port in use, --open beyond loopback.
-        EngineError: the engine died; with the end of its log.
+        ConfigError: no tokenizer, a renderer that does not fit it, a port in use, --open beyond loopback.
+        EngineError: the engine cannot load the model, or died; with the end of its log.
         JournalError: the record cannot be written any more.
     """
     serving = asyncio.create_task(_serve(options, announce))
@@ -175,7 +175,6 @@ def choose_renderer(name: str, tokenizer: Tokenizer, folder: Path) -> Renderer:
 async def _serve(options: ServeOptions, announce: Callable[[Served], None]) -> None:
     key = _key(options)
     renderer = choose_renderer(options.renderer, Tokenizer.load(options.model), options.model)
-    max_context = _max_context(options)
     async with contextlib.AsyncExitStack() as stack:
         sockets = stack.enter_context(socket_directory())
         log: CompletionLog = NoRecord()
@@ -195,9 +194,14 @@ async def _serve(options: ServeOptions, announce: Callable[[Served], None]) -> N
                 log_path=sockets / "engine.log",
             )
         )
-        sampling = ClientSampling(max_tokens=options.max_tokens)
         gateway = ServingGateway(
-            engine.client, renderer, log, model_name=options.model_name, key=key, sampling=sampling, max_context=max_context
+            engine.client,
+            renderer,
+            log,
+            model_name=options.model_name,
+            key=key,
+            sampling=ClientSampling(max_tokens=options.max_tokens),
+            max_context=_max_context(await engine.client.health(), options),
         )
         http = await serve_port(build_app(gateway), host=options.host, port=options.port)
         stack.push_async_callback(http.stop)
@@ -233,9 +237,8 @@ def _base_url(host: str, port: int | None) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
 
 
-def _max_context(options: ServeOptions) -> int:
-    """Most tokens of prompt and completion: the model's context, or what the engine's cache holds if that is less."""
-    max_positions = open_model(options.model).config().max_positions
+def _max_context(engine: WireHealth, options: ServeOptions) -> int:
+    """Most tokens of prompt and completion: the engine's, or what its cache holds if that is less."""
     if options.max_cached_tokens is None:
-        return max_positions
-    return min(max_positions, options.max_cached_tokens + 1)  # the last sampled token needs no slot
+        return engine.max_context
+    return min(engine.max_context, options.max_cached_tokens + 1)  # the last sampled token needs no slot

@@ -167,7 +167,8 @@ async def trainer_side(recipe: Recipe, directory: RunDirectory, sockets: Path, *
     ) as child:
         client = TrainerClient(socket)
         try:
-            await guarded(client.wait_ready(_READY_TIMEOUT_S), child.watch())
+            max_context = await guarded(client.wait_ready(_READY_TIMEOUT_S), child.watch())
+            _check_context(recipe, max_context)  # before a cold start, not after it
             yield TrainerSide(client, child)
         finally:
             await client.close()
@@ -218,6 +219,7 @@ async def rollout_side(
                 return_routes="none" if recipe.trainer.replay == "off" else recipe.trainer.replay,
             )
         )
+        _check_context(recipe, (await engine.client.health()).max_context)
         gateway = Gateway(engine.client, renderer, journal, model_name=recipe.name)
         app = build_app(gateway)
         wire = await serve_port(app, port=recipe.gateway.port)
@@ -240,6 +242,14 @@ async def rollout_side(
 
         runner, greedy_runner = attempt_runner(recipe.agent.temperature), attempt_runner(0.0)
         yield RolloutSide(engine.client, engine.child, gateway, journal, runner, greedy_runner)
+
+
+def _check_context(recipe: Recipe, most: int) -> None:
+    if recipe.agent.max_context > most:
+        raise ConfigError(
+            f"agent.max_context is {recipe.agent.max_context}, but the model computes contexts of up to {most} tokens exactly "
+            "(its sliding windows count); lower agent.max_context"
+        )
 
 
 def _session_budget(agent: AgentConfig) -> SessionBudget:

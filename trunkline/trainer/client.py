@@ -32,11 +32,11 @@ class TrainerClient:
     def __init__(self, socket_path: Path) -> None:
         self.socket_path = socket_path
 
-    async def wait_ready(self, timeout_s: float) -> None:
-        """Returns once the process has loaded its model. Raises TrainerError after `timeout_s`."""
+    async def wait_ready(self, timeout_s: float) -> int:
+        """Returns the longest context of the model once the process has loaded it. Raises TrainerError after `timeout_s`."""
         try:
             async with asyncio.timeout(timeout_s):
-                await self._poll_health()
+                return await self._poll_health()
         except TimeoutError as error:
             raise TrainerError(f"the trainer's process at {self.socket_path} is not ready after {timeout_s} s; see its log") from error
 
@@ -85,11 +85,12 @@ class TrainerClient:
         connector = aiohttp.UnixConnector(str(self.socket_path), force_close=True)  # few calls, far apart: none meets a stale connection
         return aiohttp.ClientSession("http://trainer", connector=connector, timeout=aiohttp.ClientTimeout(total=None))
 
-    async def _poll_health(self) -> None:
+    async def _poll_health(self) -> int:
         while True:
             try:
-                async with self._http.get("/healthz", raise_for_status=True):
-                    return
+                async with self._http.get("/healthz", raise_for_status=True) as response:
+                    max_context: int = (await response.json())["max_context"]
+                    return max_context
             except aiohttp.ClientError:
                 await asyncio.sleep(_READY_POLL_S)
 

@@ -115,7 +115,7 @@ class TrainerConfig(_Section):
     )
     partitions: bool = Field(
         default=True,
-        description="A step whose forest does not fit into memory is computed in partitions, with the same gradient; false: it is an error.",
+        description="A forest that does not fit into memory is computed in partitions, with the same gradient; false: it is an error.",
     )
     partition_tokens: int | None = Field(
         default=None,

@@ -14,7 +14,7 @@ from trunkline.trainer.ppo import clipped_surrogate
 def gspo_loss(logp_T: Tensor, old_logp_T: Tensor, advantage_T: Tensor, sample_T: Tensor, *, clip_low: float, clip_high: float) -> LossSum:
     """-min(s A, clip(s, 1 - low, 1 + high) A) of every token, s = exp(mean of logp - old over its sequence), summed over tokens.
 
-    GSPO-token (arXiv 2507.18071, eq. 14): the gradient by logp_T is -s A, or 0 for a sequence that is clipped. `sample_T` (int64,
+    GSPO-token (arXiv 2507.18071): the gradient by logp_T is -s A, or 0 for a sequence that is clipped. `sample_T` (int64,
     >= 0) says which sequence a token belongs to; all trained tokens of a sequence must come in one call, so it is not token-local.
 
     Normalisation: each token contributes its sequence's term once, so the sum over T tokens divided by T is the mean of the

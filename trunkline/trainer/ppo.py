@@ -17,7 +17,7 @@ def ppo_loss(
 
     The advantage is given, so this is GRPO's loss too (arXiv 2402.03300) and, with low < high, DAPO's (arXiv 2503.14476). The
     gradient by logp_T is -r A, or 0 where r has left the interval in the direction that A pushes. With A < 0 nothing bounds r from
-    above; `dual_clip` c > 1 does, and zeroes the gradient where r > c (arXiv 1912.09729, eq. 5).
+    above; `dual_clip` c > 1 does, and zeroes the gradient where r > c (arXiv 1912.09729).
     """
     ratio_T = (logp_T - old_logp_T).exp()
     return clipped_surrogate(ratio_T, advantage_T, clip_low=clip_low, clip_high=clip_high, dual_clip=dual_clip)

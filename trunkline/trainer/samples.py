@@ -14,11 +14,11 @@ def samples_from_groups(groups: Sequence[Group], *, baseline: str, version: Poli
 
     The advantage of every token of a completion is what its episode earned from this completion on, less its group's baseline.
     Failed episodes count neither in the baseline nor in the samples; dropped and empty completions give no sample. Completions
-    sampled wholly under `version`, that of the weights the step starts from, are marked current. Raises ConfigError on an unknown
-    baseline.
+    sampled wholly under `version`, that of the weights the step starts from, are marked current; those that inherit recorded
+    routes only if it sampled these, too. Raises ConfigError on an unknown baseline.
     """
     return tuple(
-        _sample(completion, advantage, version, records.of(completion))
+        _sample(completion, advantage, records.of(completion), is_current=records.are_current(completion, version))
         for group in groups
         if group.has_gradient
         for episode, credit in credited(group, baseline=baseline)
@@ -65,6 +65,16 @@ class _RouteRecords:
                 return tuple(reversed(found))
             call = parent
 
+    def are_current(self, completion: Completion, version: PolicyVersion | None) -> bool:
+        """Whether `version` sampled all of a call, and also all that it inherits a route from: another's router may differ."""
+        call: Completion | None = completion
+        while call is not None:
+            if any(span.version != version for span in call.generation.version_spans):
+                return False
+            parent = self.calls.get(call.parent_id or "") if call.num_shared else None
+            call = None if parent is None or parent.generation.routes is None else parent
+        return True
+
     def _until(self, call: Completion, end: int) -> RoutedExperts | None:
         record = call.generation.routes
         if record is None or record.first + record.num_tokens <= end:
@@ -75,7 +85,7 @@ class _RouteRecords:
         return self._clipped[key]
 
 
-def _sample(completion: Completion, advantage: float, version: PolicyVersion | None, routes: tuple[RoutedExperts, ...]) -> TrainSample:
+def _sample(completion: Completion, advantage: float, routes: tuple[RoutedExperts, ...], *, is_current: bool) -> TrainSample:
     prompt, response = len(completion.prompt_ids), completion.num_sampled
     return TrainSample(
         token_ids=completion.prompt_ids + completion.generation.token_ids,
@@ -83,6 +93,6 @@ def _sample(completion: Completion, advantage: float, version: PolicyVersion | N
         logprobs=(0.0,) * prompt + completion.generation.logprobs,
         advantages=(0.0,) * prompt + (advantage,) * response,
         temperature=completion.sampling.temperature,
-        is_current=all(span.version == version for span in completion.generation.version_spans),
+        is_current=is_current,
         routes=routes,
     )

@@ -59,8 +59,8 @@ class TrainerRoutes:
         return Starlette(routes=routes, exception_handlers=handlers)
 
     async def healthz(self, request: Request) -> Response:
-        """200 as soon as the model is loaded."""
-        return JSONResponse({"status": "ready"})
+        """200 as soon as the model is loaded; answers the longest sample that it computes exactly."""
+        return JSONResponse({"status": "ready", "max_context": self.learner.policy.config.max_positions})
 
     async def phase(self, request: Request) -> Response:
         """A fresh optimiser; body: PhaseConfig."""

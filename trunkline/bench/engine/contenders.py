@@ -88,7 +88,7 @@ class StaticBatch:
     each row reads its own copy.
     """
 
-    name = "transformers, static batch"
+    name = "transformers static"
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -100,7 +100,8 @@ class StaticBatch:
         cache = DynamicCache(config=self._model.config)
         output = self._model(torch.tensor([prompt]), past_key_values=cache, use_cache=True, logits_to_keep=1)
         cache.batch_repeat_interleave(batch)
-        tokens, logprobs = [], []
+        tokens: list[Tensor] = []
+        logprobs: list[Tensor] = []
         self._sample(output.logits[:, -1].expand(batch, -1), tokens, logprobs)
         computed = time.process_time()
         for _ in range(num_new - 1):
@@ -120,7 +121,7 @@ class StaticBatch:
 class ContinuousBatching:
     """transformers' continuous batching with shared blocks: one request puts the prompt into its prefix cache, then the batch comes."""
 
-    name = "transformers, continuous batching"
+    name = "transformers continuous"
 
     def __init__(self, model: Any) -> None:
         self._model = model

@@ -15,7 +15,7 @@ import torch
 
 from trunkline.attention.forest import build_forest
 from trunkline.bench.result import Demand, Result, Row
-from trunkline.bench.tree.measure import Bench, Setting, Timed, best_micro_batch, gradient_error, race
+from trunkline.bench.tree.measure import NUM_SIZES, Bench, Setting, Timed, best_micro_batch, gradient_error, race
 from trunkline.bench.tree.memory import peak_bytes
 from trunkline.bench.tree.workloads import Sequences, Workload, workloads
 from trunkline.errors import ConfigError
@@ -49,14 +49,12 @@ def bench_tree(plan: TreeBenchPlan, progress: Progress) -> Result:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for index, workload in enumerate(chosen):
-            progress("workloads", index, len(chosen))
-            measured = _Workload(workload, Setting(torch.device(plan.device), num_rounds=plan.num_rounds))
+        for workload in chosen:
+            measured = _Workload(workload, Setting(torch.device(plan.device), num_rounds=plan.num_rounds), progress)
             rows += measured.rows(plan.with_memory)
             samples |= measured.samples
     finally:
         torch.set_num_threads(threads)
-    progress("workloads", len(chosen), len(chosen))
     return Result(f"Forests against flat samples, {plan.device}, fp32", tuple(rows), samples, "s")
 
 
@@ -70,18 +68,17 @@ def _chosen(names: tuple[str, ...]) -> tuple[Workload, ...]:
 class _Workload:
     """One workload's rows."""
 
-    def __init__(self, workload: Workload, setting: Setting) -> None:
-        self.workload, self.setting = workload, setting
+    def __init__(self, workload: Workload, setting: Setting, progress: Progress) -> None:
+        self.workload, self.setting, self.progress = workload, setting, progress
         self.bench = Bench(workload, setting)
+        self.num_done = 0
         self.samples: dict[str, Sequence[float]] = {}
         self._rows: list[Row] = []
 
     def rows(self, with_memory: bool) -> list[Row]:
         """All of them."""
         bench, size = self.bench, self._sizes()
-        sweep = {
-            name: best_micro_batch(bench, part, _ignore) for name, part in (("calls", bench.calls), ("trajectories", bench.trajectories))
-        }
+        sweep = {name: best_micro_batch(bench, part, self._advance) for name, part in bench.baselines.items()}
         for name, found in sweep.items():
             for micro_batch, seconds in sorted(found.items()):
                 self._add(f"{name} in micro-batches of {micro_batch}", seconds, "s/1,000 tokens")
@@ -94,6 +91,13 @@ class _Workload:
             self._memory(best["calls"])
         return self._rows
 
+    def _advance(self, what: str) -> None:
+        """One more thing is under way: a size of the sweep, or a run of a contender."""
+        num_baselines = len(self.bench.baselines)
+        total = num_baselines * NUM_SIZES + (self.setting.num_rounds + 1) * (1 + num_baselines + (self.workload.partitions is not None))
+        self.progress(self.workload.name, min(self.num_done, total - 1), total)
+        self.num_done += 1
+
     def _add(self, metric: str, value: float, unit: str, demand: Demand | None = None) -> None:
         self._rows.append(Row(f"{self.workload.name}: {self.workload.shape}", metric, value, unit, demand))
 
@@ -101,7 +105,8 @@ class _Workload:
         """FLOP ratios by baseline."""
         bench, forest = self.bench, self.bench.forest()
         self._add("tokens of the calls", forest.num_flat_tokens, "tokens")
-        self._add("tokens of the trajectories", bench.trajectories.num_tokens, "tokens")
+        if "trajectories" in bench.baselines:
+            self._add("tokens of the trajectories", bench.trajectories.num_tokens, "tokens")
         self._add("tokens of the forest", forest.num_tokens, "tokens")
         ratios = {name: self._flop_ratio(part) for name, part in bench.baselines.items()}
         for name, ratio in ratios.items():
@@ -115,18 +120,18 @@ class _Workload:
         contenders = [forest, *(Timed(name, functools.partial(bench.run_flat, batches[name])) for name in batches)]
         if self.workload.partitions is not None:
             contenders.append(Timed("partitions", lambda: bench.run_forest(max_tokens=self._partition_tokens, recompute=self._recomputes)))
-        race(bench, contenders, _ignore)
+        race(bench, contenders, self._advance)
         for contender in contenders:
             self._add(f"{contender.name}, median", contender.median, "s")
             self.samples[f"{self.workload.name}, {contender.name}"] = contender.seconds
-        for contender in contenders[1:3]:
+        for contender in contenders[1 : 1 + len(batches)]:
             speed_up = contender.median / forest.median
             demand = Demand(">=", self.workload.least_fraction) if contender.name == "calls" else None
             self._add(f"speed-up over the {contender.name}", speed_up, "x")
             self._add(f"fraction of the FLOP ratio to the {contender.name}", speed_up / ratios[contender.name], "", demand)
         if self.workload.partitions is not None:
             self._add(
-                f"partitions ({self.workload.partitions}), time", contenders[3].median / forest.median, "of the whole", Demand("<=", 1.25)
+                f"partitions ({self.workload.partitions}), time", contenders[-1].median / forest.median, "of the whole", Demand("<=", 1.25)
             )
 
     def _memory(self, micro_batch: int) -> None:
@@ -156,7 +161,3 @@ class _Workload:
     @property
     def _recomputes(self) -> bool:
         return self.workload.partitions == "recomputed"
-
-
-def _ignore(what: str) -> None:
-    """Progress within a workload is not shown."""

@@ -26,7 +26,10 @@ from trunkline.trainer.walk import walk
 _SWEPT_TOKENS = 40_000
 _SIZES = (1, 2, 4, 8, 16)
 _MOST_BLOCK_TOKENS = 40_000
+NUM_SIZES = len(_SIZES)
+"""Sizes of micro-batches that a sweep tries at most."""
 Advance = Callable[[str], None]
+"""Told what begins."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,9 @@ class Bench:
 
     @property
     def baselines(self) -> dict[str, Sequences]:
-        """What the forest is compared with."""
-        return {"calls": self.calls, "trajectories": self.trajectories}
+        """What the forest is compared with; where agents make one call, trajectories are calls."""
+        has_trajectories = len(self.trajectories.tokens) < len(self.calls.tokens)
+        return {"calls": self.calls, **({"trajectories": self.trajectories} if has_trajectories else {})}
 
     def forest(self) -> Forest:
         """Of the calls."""
