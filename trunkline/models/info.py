@@ -1,4 +1,4 @@
-"""What a model is, from its config, its weights' headers and its tokenizer. Owns the description; loads no weights; torch for transformers' models alone."""
+"""What a model is, from config, headers and tokenizer. Owns the description; loads no weights; torch for transformers' models alone."""
 
 from __future__ import annotations
 
