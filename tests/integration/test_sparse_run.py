@@ -61,7 +61,7 @@ def test_the_load_of_the_experts_is_told(steps: list[dict[str, Any]], run_dir: P
     assert all(0 < row["load_violation"] <= row["load_violation_worst"] for row in rows)
 
 
-@pytest.mark.parametrize("replay", ["all", "off"])
+@pytest.mark.parametrize("replay", ["all", pytest.param("off", marks=pytest.mark.slow)])
 def test_another_replay_goes_on_from_the_same_policy(replay: str, steps: list[dict[str, Any]], run_dir: Path, tmp_path: Path) -> None:
     start = f"model.path={run_dir / 'checkpoints' / 'cold-start'}"
     (row,) = steps_of(tmp_path / "run", start, "cold_start.steps=0", "stage.steps=1", f"trainer.replay={replay}")

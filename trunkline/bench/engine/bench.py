@@ -55,7 +55,7 @@ class EngineBenchPlan:
     """Name of a fetched model or a folder; None: a tiny random one."""
     num_rounds: int = 5
     """Runs of each batch size with each contender."""
-    num_continuous_rounds: int = 2
+    num_continuous_rounds: int = 1
     """The same for continuous batching, which takes most of the time."""
     batches: tuple[int, ...] = (1, 8, 16, 32)
     """Completions of one prompt at once."""
