@@ -86,8 +86,9 @@ class Result:
     def table(self) -> Table:
         """For the terminal."""
         table = Table(title=self.title, title_justify="left", box=None)
-        for column in ("", "metric", "value", "unit", "demand", ""):
-            table.add_column(column, justify="right" if column in ("value", "demand") else "left", no_wrap=column != "")
+        for column in ("row", "metric", "value", "unit", "demand", ""):
+            numbers = column in ("value", "demand")
+            table.add_column(column, justify="right" if numbers else "left", no_wrap=numbers, min_width=28 if column == "row" else None)
         for before, row in zip((None, *self.rows), self.rows, strict=False):
             verdict = {None: "", True: "holds", False: "FAILS"}[row.holds]
             name = "" if before is not None and before.row == row.row else row.row
@@ -113,8 +114,8 @@ class Result:
         figure = Figure(figsize=(8, 5.5), layout="constrained")
         axes = figure.subplots()
         for index, (name, values) in enumerate(self.samples.items()):
-            colour = COLOURS[index % len(COLOURS)]
-            axes.ecdf(values, label=f"{name} (n = {len(values)})", color=colour)
+            colour, style = COLOURS[index % len(COLOURS)], _STYLES[index // len(COLOURS) % len(_STYLES)]
+            axes.ecdf(values, label=f"{name} (n = {len(values)})", color=colour, linestyle=style)
             for row in self.rows:
                 if row.row == name and row.metric == "median" and row.demand is not None:
                     axes.axvline(row.demand.bound, color=colour, linestyle=":")
@@ -131,6 +132,7 @@ class Result:
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """Told apart also by those who confuse red and green (Okabe and Ito 2008)."""
+_STYLES = ("-", "--", "-.")
 
 
 def machine() -> str:
