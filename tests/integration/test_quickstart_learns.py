@@ -87,7 +87,7 @@ def test_the_final_policy_is_a_folder_that_transformers_loads(run_dir: Path) -> 
     assert {path.name for path in (run_dir / "checkpoints").glob("step-*")} == {"step-000020", "step-000030"}
 
 
-@pytest.mark.parametrize("arm", ["rejection", "supervision"])
+@pytest.mark.parametrize("arm", [pytest.param("rejection", marks=pytest.mark.slow), "supervision"])
 def test_a_control_arm_starts_from_the_cold_start_of_a_run(run_dir: Path, tmp_path: Path, arm: str) -> None:
     start = f"model.path={run_dir / 'checkpoints' / 'cold-start'}"
     command = [sys.executable, "-m", "trunkline.run.cli", "train", f"recipes/quickstart-{arm}.toml", start, f"run_dir={tmp_path / 'arm'}"]

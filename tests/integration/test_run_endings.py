@@ -75,7 +75,7 @@ def gone(processes: list[psutil.Process]) -> bool:
     return not alive
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_run_ends_cleanly_and_leaves_no_process(tmp_path: Path, number: signal.Signals) -> None:
     with training(tmp_path / "run") as process:
         until(lambda: is_sampling(tmp_path / "run"), process)
@@ -88,7 +88,7 @@ def test_an_interrupted_run_ends_cleanly_and_leaves_no_process(tmp_path: Path, n
     assert gone(list(parts.values()))
 
 
-@pytest.mark.parametrize("part", ["engine", "trainer"])
+@pytest.mark.parametrize("part", ["engine", pytest.param("trainer", marks=pytest.mark.slow)])
 def test_a_part_that_is_killed_ends_the_run_with_its_name_and_keeps_the_journal(tmp_path: Path, part: str) -> None:
     with training(tmp_path / "run") as process:
         until(lambda: is_sampling(tmp_path / "run"), process)

@@ -70,7 +70,7 @@ def test_a_config_alone_is_enough(tmp_path: Path) -> None:
 
 
 def test_info_says_whose_code_computes_it_and_where_its_context_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("trunkline.run.model._out.width", 200)  # made at import, maybe for a narrower terminal
     save(WINDOWED, tmp_path)
     lines = CliRunner().invoke(app, ["model", "info", str(tmp_path)], catch_exceptions=False).stdout.splitlines()
     printed = dict(re.split(" {2,}", line.strip(), maxsplit=1) for line in lines)

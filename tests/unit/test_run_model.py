@@ -17,7 +17,7 @@ from trunkline.run.cli import app
 
 
 def test_info_of_a_gguf_file_prints_its_shape_its_memory_and_its_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("trunkline.run.model._out.width", 200)  # made at import, maybe for a narrower terminal
     path = write_gguf(tmp_path / "model.gguf", architecture="qwen3", tied=True)
     lines = CliRunner().invoke(app, ["model", "info", str(path)], catch_exceptions=False).stdout.splitlines()
     printed = dict(re.split(" {2,}", line.strip(), maxsplit=1) for line in lines)
@@ -35,7 +35,7 @@ def test_info_of_a_gguf_file_prints_its_shape_its_memory_and_its_tokenizer(tmp_p
 def test_info_of_a_bare_config_of_minimax_m2_prints_its_experts_and_what_is_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("trunkline.run.model._out.width", 200)  # made at import, maybe for a narrower terminal
     path = tmp_path / "config.json"
     path.write_text(json.dumps(RELEASED_M2))
     lines = CliRunner().invoke(app, ["model", "info", str(path)], catch_exceptions=False).stdout.splitlines()
