@@ -33,7 +33,6 @@ def shown_to_all(paths: list[Path], stage: Path) -> list[str]:
     return lines
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_all_tests_of_sandboxes_pass_as_an_ordinary_user():
     if not IS_ROOT:

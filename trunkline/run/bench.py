@@ -67,7 +67,7 @@ def tree(
     device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
     memory: Annotated[bool, typer.Option(help="Also peak memory, in processes of their own.")] = True,
 ) -> None:
-    """Forest training against the best flat micro-batches and whole trajectories: speed, gradients, memory; about half an hour."""
+    """Forest training against the best flat micro-batches and whole trajectories: speed, gradients, memory; about an hour."""
     from trunkline.bench.tree.bench import TreeBenchPlan, bench_tree
 
     plan = TreeBenchPlan(tuple(workload or ()), num_rounds=rounds, device=device, with_memory=memory)
@@ -117,7 +117,7 @@ def engine(
         bool, typer.Option("--quick", help="A tiny random model, briefly: whether it works; its numbers say nothing.")
     ] = False,
 ) -> None:
-    """Decoding of the local engine against transformers' static and continuous batching, on one thread; about an hour."""
+    """Decoding of the local engine against transformers' static and continuous batching, on one thread; about half an hour."""
     from trunkline.bench.engine.bench import QUICK, EngineBenchPlan, bench_engine
 
     plan = QUICK if quick else EngineBenchPlan(model, num_rounds=rounds)

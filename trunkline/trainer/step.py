@@ -23,6 +23,7 @@ from trunkline.attention.choose import check_trainable, forest_attend
 from trunkline.attention.forest import Forest, Ints
 from trunkline.errors import TrainerError
 from trunkline.models.base import Policy
+from trunkline.models.decoder import Decoder
 from trunkline.models.routing import Route, TopK
 from trunkline.trainer.balancing import load_violation, update_bias_
 from trunkline.trainer.batch import DemonstrationBatch, SampleBatch
@@ -255,7 +256,8 @@ class Learner:
             return {}
         forest = work.forest
         counts_LE = work.routes.counts_LE(np.bincount(forest.paths_F, minlength=forest.num_tokens))
-        update_bias_(self.policy, counts_LE, self.config.balance_rate)  # type: ignore[arg-type]
+        assert isinstance(self.policy, Decoder), "only our own policies have routes of ours"
+        update_bias_(self.policy, counts_LE, self.config.balance_rate)
         violation, mismatch = load_violation(counts_LE), work.routes.mismatch
         return {
             "load_violation": violation.mean,
