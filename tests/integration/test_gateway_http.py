@@ -87,6 +87,7 @@ class Served:
         self.engine, self.log = ScriptedEngine(*replies), CountingLog()
         self.gateway = Gateway(self.engine, RENDERER, self.log, model_name="tiny")
         self.opened = self.gateway.open_session(episode_id="e", seed=1, hold=SamplingHold(max_tokens=64), budget=budget)
+        self.clients = []
 
     async def __aenter__(self):
         self.serving = await serve_port(build_app(self.gateway))
@@ -96,10 +97,15 @@ class Served:
 
     async def __aexit__(self, *error):
         await self.http.aclose()
+        for client in self.clients:
+            await client.close()
         await self.serving.stop()
 
-    def openai(self, *, key=None, **options):
-        return openai.AsyncOpenAI(base_url=f"{self.root}/v1", api_key=key or self.opened.secret, **options)
+    def openai(self, *, base_url=None, key=None, **options):
+        """Closed with the server: one that is left to the garbage collector closes itself on the loop of a later test."""
+        client = openai.AsyncOpenAI(base_url=base_url or f"{self.root}/v1", api_key=key or self.opened.secret, **options)
+        self.clients.append(client)
+        return client
 
     async def post(self, **body):
         return await self.http.post("/v1/chat/completions", json={"model": "any", "messages": QUESTION, **body})
@@ -137,7 +143,7 @@ def test_openai_client_calls_a_tool_and_continues_its_tokens():
 def test_a_session_is_found_by_its_path_as_well():
     async def scenario():
         async with Served(Message("assistant", "ok")) as served:
-            client = openai.AsyncOpenAI(base_url=f"{served.root}/s/{served.opened.secret}/v1", api_key="anything")
+            client = served.openai(base_url=f"{served.root}/s/{served.opened.secret}/v1", key="anything")
             answer = await client.chat.completions.create(model="x", messages=QUESTION, max_tokens=1)
             assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == ("o", "length")
 

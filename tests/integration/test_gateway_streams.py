@@ -86,6 +86,7 @@ class Served:
         budget = SessionBudget(max_calls=max_calls, max_context=2 * LONG)
         self.opened = self.gateway.open_session(episode_id="e", seed=1, hold=SamplingHold(max_tokens=2 * LONG), budget=budget)
         self.keep_alive_s = keep_alive_s
+        self.clients = []
 
     async def __aenter__(self):
         self.serving = await serve_port(build_app(self.gateway, keep_alive_s=self.keep_alive_s))
@@ -98,10 +99,15 @@ class Served:
 
     async def __aexit__(self, *error):
         await self.http.aclose()
+        for client in self.clients:
+            await client.close()
         await self.serving.stop()
 
     def openai(self, *, key=None):
-        return openai.AsyncOpenAI(base_url=f"{self.root}/v1", api_key=key or self.opened.secret, max_retries=0)
+        """Closed with the server: one that is left to the garbage collector closes itself on the loop of a later test."""
+        client = openai.AsyncOpenAI(base_url=f"{self.root}/v1", api_key=key or self.opened.secret, max_retries=0)
+        self.clients.append(client)
+        return client
 
     def stream(self, **body):
         return self.http.stream("POST", "/v1/chat/completions", json={"messages": QUESTION, "stream": True, **body}, timeout=30)
