@@ -90,8 +90,8 @@ class OneTask:
         self.num_tool_calls += 1
         return "its colour is violet"
 
-    def verify(self, answer):
-        return (Reward("outcome", float(WORD in answer), f"the answer is {answer!r}"),)
+    async def verify(self, work):
+        return (Reward("outcome", float(WORD in work.answer), f"the answer is {work.answer!r}"),)
 
 
 class Seen:

@@ -2,6 +2,7 @@
 
 TrunklineError
 ├── ConfigError      the recipe, the command line, a file the user named
+│   └── TaskError          a task's directory, or an instance of another format
 ├── AgentError       the agent's program
 │   ├── DeadlineExceeded
 │   └── LimitExceeded      its sandbox spent a limit
@@ -42,6 +43,10 @@ class ConfigError(TrunklineError):
     """The user's recipe, flag or file is wrong; the message says what to change."""
 
     boundary: Boundary = "config"
+
+
+class TaskError(ConfigError):
+    """A task's files are not what its format demands, or ask for what cannot be honoured; the message names the place and the cure."""
 
 
 class AgentError(TrunklineError):

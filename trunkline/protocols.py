@@ -23,9 +23,12 @@ from trunkline.types import (
     Reward,
     SandboxAct,
     SandboxLimits,
+    SealedResult,
+    SealedRun,
     Task,
     ToolSpec,
     WeightRef,
+    Work,
 )
 
 
@@ -93,6 +96,10 @@ class Assignment:
     """The model name to ask for."""
     acts: list[SandboxAct] = field(default_factory=list)
     """Where the agent's side writes down what was done in its sandbox, for the episode's record."""
+    workspace: Path | None = None
+    """The directory that its sandbox starts with; None: an empty one."""
+    changes: list[FileChange] = field(default_factory=list)
+    """Where the agent's side puts how the workspace was left, however the attempt ends; empty without a workspace."""
 
 
 class Service(Protocol):
@@ -210,6 +217,24 @@ class Sandboxes(Protocol):
         ...
 
 
+class SealedSandboxes(Protocol):
+    """Where verdicts run: a fresh sandbox a process, without doors and without a server of ours inside.
+
+    >>> ran = await sandboxes.run_sealed(SealedRun(Command(("python3", "-c", "print(1)"), timeout_s=5)))
+    >>> (ran.command.status, ran.command.stdout)
+    (0, b'1\n')
+    """
+
+    async def run_sealed(self, run: SealedRun) -> SealedResult:
+        """Runs it to its end, kills all that it started, and tells. Cancelled, it kills all at once.
+
+        Raises:
+            CommandNotStarted: there is no such program in it.
+            SandboxError: there is no sandbox.
+        """
+        ...
+
+
 class Agent(Protocol):
     """Any program that works on a task through the model.
 
@@ -226,11 +251,11 @@ class Verifier(Protocol):
     """Turns the outcome of one attempt into rewards with evidence; keeps its own record of what tools returned.
 
     >>> class AnswerIsYes:
-    ...     def verify(self, answer): return (Reward("outcome", float(answer == "yes"), f"answer {answer!r}"),)
+    ...     async def verify(self, work): return (Reward("outcome", float(work.answer == "yes"), f"answer {work.answer!r}"),)
     """
 
-    def verify(self, answer: str) -> tuple[Reward, ...]:
-        """Judges. Raises VerifierError if it cannot."""
+    async def verify(self, work: Work) -> tuple[Reward, ...]:
+        """Judges. Raises VerifierError if it cannot: no verdict is not a reward of 0."""
         ...
 
 
@@ -242,6 +267,8 @@ class Attempt:
     """Offered to the agent."""
     verifier: Verifier
     """Judges at the end."""
+    workspace: Path | None = None
+    """The directory that the agent works on; None: the task has none."""
 
 
 class Taskset(Protocol):

@@ -398,6 +398,48 @@ class FileChange:
 
 
 @dataclass(frozen=True)
+class SealedRun:
+    """One process to run without doors and without a server inside: started from outside, its end read from outside."""
+
+    command: Command
+    """What to run, with a timeout; its directory is /workspace unless it says otherwise."""
+    trees: tuple[Path, ...] = ()
+    """Directories of this host that lie over each other at /workspace, later ones on top; what is written there is thrown away."""
+    shown: tuple[tuple[Path, str], ...] = ()
+    """Paths of this host, and where they are seen inside, read-only."""
+    collects: str | None = None
+    """A directory inside, empty at first, whose files come back."""
+    keeps_changes: bool = False
+    """Whether what it does to /workspace comes back."""
+    max_report_bytes: int = 2**22
+    """Of what it writes to the descriptor whose number is in $TRUNKLINE_REPORT_FD; more is cut."""
+    limits: SandboxLimits | None = None
+    """None: the backend's."""
+
+    def __post_init__(self) -> None:
+        if self.command.timeout_s is None:
+            raise ValueError("SealedRun: a command that nobody watches needs a timeout_s")
+
+
+@dataclass(frozen=True)
+class SealedResult:
+    """How a sealed process ended, as its starter saw it; every process it left is dead."""
+
+    command: CommandResult
+    """Status, output, time."""
+    report: bytes
+    """What it wrote to its report descriptor."""
+    is_report_cut: bool
+    """It wrote more than it may."""
+    collected: tuple[FileChange, ...] = ()
+    """The files of `collects`, by path in it."""
+    changes: tuple[FileChange, ...] = ()
+    """What it did to /workspace, if that was kept."""
+    spent: str = ""
+    """The limit that ended it, in words; '' if none did. A timeout is in `command`."""
+
+
+@dataclass(frozen=True)
 class SandboxAct:
     """One thing done to or by a sandbox, for the episode's record. `SandboxAct("run", "make test", status=0, seconds=1.2)`."""
 
@@ -430,6 +472,16 @@ class Task:
     """What the agent is asked."""
     payload: Mapping[str, Any]
     """The taskset's own data (facts, expected answer); never shown to the agent."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What an attempt left, for its verdict. `Work("1285216")`."""
+
+    answer: str
+    """The agent's final answer; '' if none."""
+    changes: tuple[FileChange, ...] = ()
+    """Where its workspace differs from what it was given."""
 
 
 @dataclass(frozen=True)

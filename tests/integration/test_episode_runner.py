@@ -40,6 +40,7 @@ from trunkline.types import (
     Task,
     VersionSpan,
     WeightRef,
+    Work,
 )
 
 
@@ -254,8 +255,8 @@ def test_agent_gets_its_own_url_and_key_and_they_are_revoked_at_the_end(bench: B
 
 def test_agent_out_of_time_is_cancelled_and_keeps_what_it_earned(bench: Bench) -> None:
     class Consoling:
-        def verify(self, answer: str) -> tuple[Reward, ...]:
-            return (Reward("outcome", 0.25, answer), Reward("manners", -1.0, answer))
+        async def verify(self, work: Work) -> tuple[Reward, ...]:
+            return (Reward("outcome", 0.25, work.answer), Reward("manners", -1.0, work.answer))
 
     class Generous(LookupTaskset):
         def open(self, task: Task) -> Attempt:
@@ -353,7 +354,7 @@ class Judge:
 
     verdict: Callable[[], tuple[Reward, ...]]
 
-    def verify(self, answer: str) -> tuple[Reward, ...]:
+    async def verify(self, work: Work) -> tuple[Reward, ...]:
         return self.verdict()
 
 

@@ -19,7 +19,7 @@ from mcp.client.streamable_http import streamable_http_client
 from trunkline.agents.tool_server import MAX_ARGUMENTS_BYTES, ToolDoor, serve_tools
 from trunkline.errors import ConfigError
 from trunkline.tasks.lookup.taskset import LookupConfig, LookupTaskset
-from trunkline.types import ToolSpec, ToolUse
+from trunkline.types import ToolSpec, ToolUse, Work
 
 ECHO = ToolSpec("echo", "Say it back", {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]})
 MODES = ("legacy", "2026-07-28")  # with the handshake of 2025's protocols, and without
@@ -201,7 +201,7 @@ def test_the_lookup_tasks_tools_answer_over_mcp_and_their_verifier_watches():
             assert found.content[0].text == instance.answer
 
     run(scenario)
-    assert [reward.value for reward in attempt.verifier.verify(instance.answer)] == [1.0]
+    assert [reward.value for reward in asyncio.run(attempt.verifier.verify(Work(instance.answer)))] == [1.0]
 
 
 def test_on_a_unix_socket_any_user_reaches_the_tools_at_the_address_that_was_named(tmp_path):

@@ -16,7 +16,7 @@ from trunkline.tasks.base import Conduct
 from trunkline.tasks.certificate import NUM_SEEDS, Certificate, CertificateStore, certificate_key, certify, require
 from trunkline.tasks.lookup.attacks import CONDUCTS
 from trunkline.tasks.lookup.taskset import LookupConfig, LookupTaskset
-from trunkline.types import Reward, Task
+from trunkline.types import Reward, Task, Work
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -47,8 +47,8 @@ class SubstringVerifier:
     def __init__(self, expected: str) -> None:
         self._expected = expected
 
-    def verify(self, answer: str) -> tuple[Reward, ...]:
-        return (Reward("outcome", float(self._expected in answer), "a substring"),)
+    async def verify(self, work: Work) -> tuple[Reward, ...]:
+        return (Reward("outcome", float(self._expected in work.answer), "a substring"),)
 
 
 class Forgeable(LookupTaskset):
@@ -63,7 +63,7 @@ class FlakyVerifier:
 
     rng = random.Random(0)
 
-    def verify(self, answer: str) -> tuple[Reward, ...]:
+    async def verify(self, work: Work) -> tuple[Reward, ...]:
         return (Reward("outcome", float(self.rng.random() < 0.99), "a mood"),)
 
 
@@ -79,8 +79,8 @@ class Flaky(LookupTaskset):
 class CrashingVerifier:
     """Can be brought to give no verdict."""
 
-    def verify(self, answer: str) -> tuple[Reward, ...]:
-        if not answer:
+    async def verify(self, work: Work) -> tuple[Reward, ...]:
+        if not work.answer:
             raise VerifierError("no answer to judge")
         return (Reward("outcome", 1.0, "said something"),)
 

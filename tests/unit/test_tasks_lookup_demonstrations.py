@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from trunkline.tasks.lookup.taskset import LookupConfig, LookupTaskset
-from trunkline.types import Message, Task
+from trunkline.types import Message, Task, Work
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -31,7 +31,7 @@ def replayed_reward(taskset: LookupTaskset, task: Task, messages: Sequence[Messa
     for message in messages:
         for call in message.tool_calls:
             assert asyncio.run(attempt.tools.call(call.name, call.arguments)) == results[call.call_id]
-    (reward,) = attempt.verifier.verify(messages[-1].content)
+    (reward,) = asyncio.run(attempt.verifier.verify(Work(messages[-1].content)))
     return reward.value
 
 

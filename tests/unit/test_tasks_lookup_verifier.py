@@ -12,7 +12,7 @@ from trunkline.protocols import Attempt
 from trunkline.tasks.lookup.taskset import LookupConfig, LookupTaskset
 from trunkline.tasks.lookup.vocabulary import BAD_ARGUMENTS, OVER_BUDGET, UNKNOWN_ENTITY, UNKNOWN_TOOL
 from trunkline.tasks.lookup.world import ARGUMENTS
-from trunkline.types import Task
+from trunkline.types import Task, Work
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -36,7 +36,7 @@ def look_up(attempt: Attempt, tool: str, entity: str) -> str:
 
 
 def reward(attempt: Attempt, answer: str) -> float:
-    (only,) = attempt.verifier.verify(answer)
+    (only,) = asyncio.run(attempt.verifier.verify(Work(answer)))
     assert only.name == "outcome"
     return only.value
 
@@ -123,7 +123,7 @@ def test_evidence_says_what_was_returned_missing_expected_and_given(taskset: Loo
     attempt = taskset.open(task)
     (tool, first), (_, second) = task.payload["needed"]
     value = look_up(attempt, tool, first)
-    (verdict,) = attempt.verifier.verify("9.9e9 \ud800" + "x" * 1000)
+    (verdict,) = asyncio.run(attempt.verifier.verify(Work("9.9e9 \ud800" + "x" * 1000)))
     expected, missing = task.payload["answer"], task.payload["answer"].split(" and ")[1]
     assert verdict.evidence == (
         "answer '9.9e9 \\ud800" + "x" * 53 + f"...', expected '{expected}'; returned population({first})={value}; "

@@ -35,7 +35,7 @@ from trunkline.gateway.gateway import Gateway
 from trunkline.gateway.sampling import SamplingHold
 from trunkline.gateway.sessions import OpenSession, SessionBudget
 from trunkline.protocols import Agent, Assignment, Attempt, EpisodeSpec, Taskset, Verifier
-from trunkline.types import Boundary, Episode, EpisodeStatus, Failure, Reward, SandboxAct
+from trunkline.types import Boundary, Episode, EpisodeStatus, Failure, Reward, SandboxAct, Work
 
 _SHORTEST_WAIT_S = 0.02
 _CANCEL_GRACE_S = 5.0
@@ -73,7 +73,7 @@ class _Outcome:
 
 
 @dataclass(frozen=True)
-class _Work:
+class _Ending:
     """What the agent left: its answer, and what cut it short, if anything did."""
 
     answer: str
@@ -163,17 +163,18 @@ class AttemptRunner:
         session = self._gateway.open_session(episode_id=name, seed=spec.seed, hold=self._hold, budget=self._budget)
         try:
             attempt = self._taskset.open(spec.task)
+            assignment = self._assignment(spec, attempt, session, acts)
             try:
-                work = await self._supervise(self._assignment(spec, attempt, session, acts))
+                work = await self._supervise(assignment)
                 if work.cut_by is None and self._has_run_out(name, answer=work.answer):
-                    work = _Work(
+                    work = _Ending(
                         work.answer, BudgetExceeded("the budget of its session was spent; then the agent ended by itself").as_failure()
                     )
             except (AgentError, _Crash) as error:
                 work = self._unless_spent(name, error)
         finally:
             await self._close_sessions(name)
-        verdict = _judge(attempt.verifier, work.answer)
+        verdict = await _judge(attempt.verifier, Work(work.answer, tuple(assignment.changes)))
         if work.cut_by is not None:
             verdict = tuple(replace(reward, value=max(0.0, reward.value)) for reward in verdict)
         completions, messages = self._gateway.episode_record(name)
@@ -182,9 +183,10 @@ class AttemptRunner:
 
     def _assignment(self, spec: EpisodeSpec, attempt: Attempt, session: OpenSession, acts: list[SandboxAct]) -> Assignment:
         base_url = f"{self._base_url}/s/{session.secret}/v1"
-        return Assignment(spec.task.prompt, attempt.tools, base_url, session.secret, self._gateway.model_name, acts)
+        model = self._gateway.model_name
+        return Assignment(spec.task.prompt, attempt.tools, base_url, session.secret, model, acts, attempt.workspace)
 
-    async def _supervise(self, assignment: Assignment) -> _Work:
+    async def _supervise(self, assignment: Assignment) -> _Ending:
         """Runs the agent until it ends or its time is up; it is not running any more when this returns."""
         clock = self._gateway.active_time
         ends_at_s = clock() + self._deadline_s
@@ -194,17 +196,17 @@ class AttemptRunner:
             while not working.done() and (left_s := ends_at_s - clock()) > 0:
                 await asyncio.wait({working}, timeout=max(left_s, _SHORTEST_WAIT_S))
             if not working.done():
-                return _Work("", DeadlineExceeded(f"the agent was not done after {self._deadline_s:g} s").as_failure())
+                return _Ending("", DeadlineExceeded(f"the agent was not done after {self._deadline_s:g} s").as_failure())
         finally:
             await _stop(working)
         return _work_of(working)
 
-    def _unless_spent(self, name: str, error: AgentError | _Crash) -> _Work:
+    def _unless_spent(self, name: str, error: AgentError | _Crash) -> _Ending:
         """A program that ends badly because its budget was spent is cut like one that ends well; any other failure is raised."""
         if not self._has_run_out(name, answer=""):
             raise error
         cause = error.as_failure() if isinstance(error, AgentError) else error.failure
-        return _Work("", BudgetExceeded(f"the budget of its session was spent; the agent then failed: {cause.message}").as_failure())
+        return _Ending("", BudgetExceeded(f"the budget of its session was spent; the agent then failed: {cause.message}").as_failure())
 
     def _has_run_out(self, name: str, *, answer: str) -> bool:
         """A call was refused because nothing was left; of context, which an agent can win back, only if it has no answer."""
@@ -236,7 +238,7 @@ async def _stop(working: asyncio.Future[str]) -> None:
         working.exception()  # it is over: what it raised while being stopped is nobody's
 
 
-def _work_of(working: asyncio.Future[str]) -> _Work:
+def _work_of(working: asyncio.Future[str]) -> _Ending:
     """The agent's answer. Raises its named error, or _Crash; an agent out of time, budget or its sandbox's limits is cut, not failed."""
     if working.cancelled():
         raise AgentError("the agent cancelled itself")
@@ -244,18 +246,18 @@ def _work_of(working: asyncio.Future[str]) -> _Work:
     if error is None:
         if not isinstance(working.result(), str):
             raise AgentError(f"an agent returns its answer as text, got {type(working.result()).__name__}")
-        return _Work(working.result(), None)
+        return _Ending(working.result(), None)
     if isinstance(error, (DeadlineExceeded, BudgetExceeded, LimitExceeded)):
-        return _Work("", error.as_failure())
+        return _Ending("", error.as_failure())
     if isinstance(error, TrunklineError):
         raise error
     raise _Crash("agent", error) from error
 
 
-def _judge(verifier: Verifier, answer: str) -> tuple[Reward, ...]:
+async def _judge(verifier: Verifier, work: Work) -> tuple[Reward, ...]:
     """Rewards, at least one, all finite. Raises VerifierError or _Crash."""
     try:
-        rewards = verifier.verify(answer)
+        rewards = await verifier.verify(work)
     except TrunklineError:
         raise
     except Exception as error:

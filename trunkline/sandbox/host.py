@@ -66,6 +66,18 @@ class Mount:
 
 
 @dataclass(frozen=True)
+class Overlay:
+    """What lies at the workspace."""
+
+    lowers: Sequence[Path]
+    """Read-only, later ones on top."""
+    upper: Path | None = None
+    """Where writes go; None: to memory, thrown away at the end."""
+    work: Path | None = None
+    """Overlayfs's own, beside `upper`."""
+
+
+@dataclass(frozen=True)
 class Walls:
     """What one process is to see and join."""
 
@@ -73,8 +85,14 @@ class Walls:
     """Beside the toolchain."""
     toolchain: Sequence[Path] = ()
     """Of this host, read-only, where they are; none for our own tools, which need only what is in /usr."""
-    overlay: tuple[Path, Path, Path] | None = None
-    """Base, upper and work directory of the workspace; None for none."""
+    overlay: Overlay | None = None
+    """The workspace; None for none."""
+    scratch: Mapping[str, int] = field(default_factory=dict)
+    """Writable places in memory, with their sizes in bytes."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """All variables that the command sees."""
+    cwd: str | None = None
+    """Where the command starts; None: in the workspace, if there is one."""
     join_files: Sequence[Path] = ()
     """Of its cgroup."""
     capabilities: Sequence[str] = ()
@@ -158,6 +176,8 @@ class Host:
             bwrap += [option, str(fd)]
         for capability in walls.capabilities:
             bwrap += ["--cap-add", capability]
+        for place, num_bytes in walls.scratch.items():
+            bwrap += ["--perms", "1777", "--size", str(num_bytes), "--tmpfs", place]
         staged: dict[Path, Path] = {}
         # The toolchain comes last: some of it may lie below /tmp, which an attempt's own covers.
         for mount in [*_system_mounts(), *walls.mounts, *self._toolchain_mounts(walls)]:
@@ -167,10 +187,19 @@ class Host:
             if path.is_symlink():
                 bwrap += ["--symlink", str(path.readlink()), str(path)]
         if walls.overlay is not None:
-            base, upper, work = (self._reachable(path, staged) for path in walls.overlay)
-            bwrap += ["--overlay-src", str(base), "--overlay", str(upper), str(work), WORKSPACE, "--chdir", WORKSPACE]
+            bwrap += self._overlay(walls.overlay, staged)
+        for name, value in walls.environment.items():
+            bwrap += ["--setenv", name, value]
+        if walls.cwd is not None or walls.overlay is not None:
+            bwrap += ["--chdir", walls.cwd or WORKSPACE]
         bwrap += ["--remount-ro", "/dev", "--remount-ro", "/", "--", *argv]
         return self._enter(staged, walls.join_files, bwrap)
+
+    def _overlay(self, overlay: Overlay, staged: dict[Path, Path]) -> list[str]:
+        options = [option for path in overlay.lowers for option in ("--overlay-src", str(self._reachable(path, staged)))]
+        if overlay.upper is None or overlay.work is None:
+            return [*options, "--tmp-overlay", WORKSPACE]
+        return [*options, "--overlay", str(self._reachable(overlay.upper, staged)), str(self._reachable(overlay.work, staged)), WORKSPACE]
 
     def _enter(self, staged: Mapping[Path, Path], join_files: Sequence[Path], command: list[str]) -> list[str]:
         pairs = [str(path) for pair in staged.items() for path in pair]
@@ -221,7 +250,12 @@ def _system_mounts() -> list[Mount]:
 
 def default_toolchain() -> tuple[Path, ...]:
     """/usr, and the Python that we run under with its packages."""
-    return tuple(dict.fromkeys([Path(sys.prefix), Path(sys.base_prefix), Path("/usr")]))
+    return tuple(dict.fromkeys([Path(sys.prefix), *bare_toolchain()]))
+
+
+def bare_toolchain() -> tuple[Path, ...]:
+    """/usr, and the Python that we run under without the packages of its virtual environment."""
+    return tuple(dict.fromkeys([Path(sys.base_prefix), Path("/usr")]))
 
 
 def without_covered(paths: Sequence[Path]) -> tuple[Path, ...]:

@@ -29,12 +29,13 @@ from trunkline.protocols import Snapshot, Workspace
 from trunkline.sandbox import layers
 from trunkline.sandbox.cgroups import Cgroup, CgroupTree
 from trunkline.sandbox.config import SandboxConfig
-from trunkline.sandbox.host import DOORS, HOME, WORKSPACE, Host, Mount, Walls, default_toolchain, is_open_to_all, without_covered
+from trunkline.sandbox.host import DOORS, HOME, WORKSPACE, Host, Mount, Overlay, Walls, default_toolchain, is_open_to_all, without_covered
 from trunkline.sandbox.owner import has_ended, own_name
+from trunkline.sandbox.sealed import run_sealed
 from trunkline.sandbox.served import ServedSandbox
 from trunkline.sandbox.watchdog import Watchdog
 from trunkline.sandbox.wire import Refused, ServerLink
-from trunkline.types import Command, Door, FileChange, SandboxLimits
+from trunkline.types import Command, Door, FileChange, SandboxLimits, SealedResult, SealedRun
 
 _READY_TIMEOUT_S = 60.0
 _END_TIMEOUT_S = 10.0
@@ -108,6 +109,16 @@ class IsolatedSandboxes:
             await asyncio.shield(sandbox.destroy())
             raise
         return sandbox
+
+    async def run_sealed(self, run: SealedRun) -> SealedResult:
+        """See `SealedSandboxes`."""
+        folder = self.host.state / "attempts" / self._next_name()
+        async with self._whole(folder):
+            layers.make_layers(self.host, folder)
+            try:
+                return await run_sealed(self.host, self.cgroups, folder, run, run.limits or self.limits)
+            finally:
+                await asyncio.shield(layers.remove(self.host, folder))
 
     async def fork(self, sandbox: IsolatedSandbox, *, doors: Sequence[Door] = ()) -> IsolatedSandbox:
         """Another sandbox with a copy of this one's files, taken while its processes stand still. Processes are not copied."""
@@ -260,7 +271,7 @@ class IsolatedSandbox(ServedSandbox):
             walls = Walls(
                 mounts,
                 toolchain=host.toolchain,
-                overlay=(Path(self.workspace.location), self.folder / "upper", self.folder / "work"),
+                overlay=Overlay((Path(self.workspace.location),), self.folder / "upper", self.folder / "work"),
                 join_files=self._cgroup.join_files,
                 fds={"--seccomp": filter_fd, "--info-fd": info_write},
             )

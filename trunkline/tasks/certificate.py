@@ -30,7 +30,7 @@ from trunkline.home import cache_home
 from trunkline.protocols import Taskset, Verifier
 from trunkline.tasks.base import CertifiableTaskset, Conduct
 from trunkline.tasks.cache import write_whole
-from trunkline.types import Task
+from trunkline.types import Task, Work
 
 NUM_SEEDS = 512
 """Attempts a conduct; 0 failures of 512 bound the rate of failure below 0.72% (Clopper-Pearson, two-sided 95%)."""
@@ -249,12 +249,12 @@ async def _verdicts(taskset: CertifiableTaskset, conduct: Conduct, task: Task) -
     """One attempt, judged twice; the conduct draws the same numbers whenever it is repeated."""
     attempt = taskset.open(task)
     answer = await conduct.act(task, attempt.tools, random.Random(f"{conduct.name}/{task.task_id}"))
-    return [_verdict(attempt.verifier, answer) for _ in range(2)]
+    return [await _verdict(attempt.verifier, answer) for _ in range(2)]
 
 
-def _verdict(verifier: Verifier, answer: str) -> _Verdict:
+async def _verdict(verifier: Verifier, answer: str) -> _Verdict:
     try:
-        rewards = verifier.verify(answer)
+        rewards = await verifier.verify(Work(answer))
     except VerifierError as error:
         return _Verdict(None, str(error))
     return _Verdict(sum(reward.value for reward in rewards), "; ".join(reward.evidence for reward in rewards))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trunkline.tasks.lookup.world import LookupTools, Retrieval
-from trunkline.types import Reward
+from trunkline.types import Reward, Work
 
 _SHOWN_CHARACTERS = 60
 
@@ -18,9 +18,9 @@ class GroundedVerifier:
         self._needed = tuple(needed)
         self._expected = expected
 
-    def verify(self, answer: str) -> tuple[Reward, ...]:
+    async def verify(self, work: Work) -> tuple[Reward, ...]:
         """One reward, 'outcome'. Outer blanks of the answer do not count; everything else does."""
-        given = answer.strip()
+        given = work.answer.strip()
         returned = self._tools.retrievals
         missing = [fact for fact in self._needed if fact not in returned]
         within_budget = self._tools.num_calls <= self._tools.call_budget
