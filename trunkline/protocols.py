@@ -129,8 +129,11 @@ class SandboxFiles(Protocol):
         """The names in a directory, sorted. Raises FileAccessError."""
         ...
 
-    async def diff(self) -> tuple[FileChange, ...]:
-        """Where the workspace differs from its base, by path; taken while all processes stand still."""
+    async def diff(self, *, max_bytes: int | None = None) -> tuple[FileChange, ...]:
+        """Where the workspace differs from its base, by path; taken while all processes stand still, or are dead for a spent limit.
+
+        Raises FileAccessError if that is more than `max_bytes`; None: more than the sandbox may write.
+        """
         ...
 
 

@@ -540,6 +540,8 @@ class Episode:
     """Wall seconds on its own clock (which stops while the engine is paused)."""
     acts: tuple[SandboxAct, ...] = ()
     """What was done in its sandbox, in order; empty without one."""
+    patch: str = ""
+    """What it did to its workspace, as a unified diff that ends with a note if some was left out; '' if nothing, or without one."""
 
     @property
     def reward(self) -> float | None:

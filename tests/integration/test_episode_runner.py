@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -16,7 +17,16 @@ from trunkline.asgi import serve_port
 from trunkline.episodes.config import RewardsConfig
 from trunkline.episodes.demonstrations import demonstrations_from_episodes, render_demonstrations
 from trunkline.episodes.runner import AttemptRunner, episode_id
-from trunkline.errors import AgentError, BudgetExceeded, DeadlineExceeded, EngineError, JournalError, UnknownSession, VerifierError
+from trunkline.errors import (
+    AgentError,
+    BudgetExceeded,
+    DeadlineExceeded,
+    EngineError,
+    JournalError,
+    SandboxError,
+    UnknownSession,
+    VerifierError,
+)
 from trunkline.gateway.app import build_app
 from trunkline.gateway.gateway import Gateway
 from trunkline.gateway.markup import TINY, MarkupRenderer
@@ -31,6 +41,8 @@ from trunkline.tasks.lookup.world import LATENCY_S
 from trunkline.types import (
     Completion,
     Episode,
+    Failure,
+    FileChange,
     Generation,
     GenerationRequest,
     Message,
@@ -267,6 +279,67 @@ def test_agent_out_of_time_is_cancelled_and_keeps_what_it_earned(bench: Bench) -
     assert (episode.status, episode.reward) == ("deadline", 0.25)
     assert episode.failure is not None and (episode.failure.boundary, episode.failure.kind) == ("agent", "DeadlineExceeded")
     assert 0.05 <= episode.duration_s < 1.0
+
+
+@dataclass(frozen=True)
+class OnAFolder:
+    """A taskset whose attempts work on a folder; it pays for its file 'a' being 'mended'."""
+
+    folder: Path
+    name: str = "folder"
+
+    def task(self, split: str, index: int) -> Task:
+        return LookupTaskset(LookupConfig()).task(split, index)
+
+    def open(self, task: Task) -> Attempt:
+        return replace(LookupTaskset(LookupConfig()).open(task), verifier=self, workspace=self.folder)
+
+    async def verify(self, work: Work) -> tuple[Reward, ...]:
+        is_mended = FileChange("a", "file", 0o644, b"mended\n") in work.changes
+        return (Reward("outcome", float(is_mended), f"{len(work.changes)} changes"),)
+
+
+@pytest.fixture
+def on_a_folder(tmp_path: Path) -> OnAFolder:
+    (tmp_path / "a").write_text("broken\n")
+    return OnAFolder(tmp_path)
+
+
+def leaving(*changes: FileChange, error: Exception | None = None, at_once: bool = False) -> Does:
+    """An agent that works until it is stopped, and hands over at its end how it left its workspace, or fails to."""
+
+    async def act(assignment: Assignment) -> str:
+        try:
+            return "" if at_once else await forever(assignment)
+        finally:
+            assignment.changes.extend(changes)
+            if error is not None:
+                raise error
+
+    return Does(act)
+
+
+MENDED = FileChange("a", "file", 0o644, b"mended\n")
+
+
+def test_what_an_agent_out_of_time_left_of_its_workspace_is_judged_and_is_its_patch(bench: Bench, on_a_folder: OnAFolder) -> None:
+    episode = asyncio.run(bench.runner(leaving(MENDED), taskset=on_a_folder, deadline_s=0.05).run(bench.spec()))
+    assert (episode.status, episode.reward) == ("deadline", 1.0)
+    assert episode.patch.startswith("diff --git a/a b/a\n") and "-broken\n+mended\n" in episode.patch
+
+
+def test_an_agent_out_of_time_whose_workspace_nobody_can_read_gets_no_verdict(bench: Bench, on_a_folder: OnAFolder) -> None:
+    agent = leaving(error=SandboxError("it is gone"))
+    episode = asyncio.run(bench.runner(agent, taskset=on_a_folder, deadline_s=0.05).run(bench.spec()))
+    assert (episode.status, episode.reward, episode.patch) == ("failed", None, "")
+    assert episode.failure == Failure("sandbox", "SandboxError", "it is gone")
+
+
+def test_a_failed_attempt_keeps_its_patch_for_its_record(bench: Bench, on_a_folder: OnAFolder) -> None:
+    agent = leaving(MENDED, error=AgentError("broke"), at_once=True)
+    episode = asyncio.run(bench.runner(agent, taskset=on_a_folder).run(bench.spec()))
+    assert (episode.status, episode.reward) == ("failed", None)
+    assert "+mended" in episode.patch and bench.ledger.episodes[-1].patch == episode.patch
 
 
 def test_call_in_flight_at_the_deadline_is_aborted_and_recorded(bench: Bench) -> None:

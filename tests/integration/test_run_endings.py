@@ -176,5 +176,6 @@ def test_summary_has_what_programs_read(tmp_path: Path) -> None:
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert set(summary["heldout_success_start"]) == set(summary["heldout_success_end"]) == {"value", "low", "high", "n"}
     assert {"rl_steps", "cpu_seconds", "wall_seconds", "peak_rss_bytes", "seed"} <= set(summary)
+    assert set(summary["certificates"]) == {"lookup"} and summary["uncertified"] == []
     assert (tmp_path / "run" / "curve.png").stat().st_size > 1000
     assert "held-out success" in stdout

@@ -16,7 +16,8 @@ from tests.integration.sandbox_scene import IS_ROOT, open_folder
 from trunkline.sandbox.host import is_open_to_all
 
 ROOT = Path(__file__).parents[2]
-FILES = [f"tests/integration/test_sandbox{part}.py" for part in ("", "_files", "_doors", "_abuse", "_spending", "_tricks", "_leftovers")]
+PARTS = ("", "_files", "_doors", "_abuse", "_spending", "_tricks", "_leftovers", "_sealed")
+FILES = [f"tests/integration/test_sandbox{part}.py" for part in PARTS]
 USER_ID = 12345
 
 

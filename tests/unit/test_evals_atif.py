@@ -128,6 +128,7 @@ def episodes(draw: st.DrawFn) -> Episode:
         failure=None if status == "finished" else Failure("agent", "Crash", draw(texts)),
         duration_s=draw(st.floats(0, 1e6)),
         acts=tuple(draw(st.lists(st.builds(SandboxAct, texts, texts, st.none() | st.integers(-64, 255), st.floats(0, 1e3)), max_size=2))),
+        patch=draw(texts),
     )
 
 

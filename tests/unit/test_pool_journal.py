@@ -146,6 +146,7 @@ def episodes(draw: st.DrawFn) -> Episode:
         failure=None if status == "finished" else Failure("agent", "Crash", draw(texts)),
         duration_s=draw(st.floats(0, 1e6)),
         acts=tuple(draw(st.lists(st.builds(SandboxAct, texts, texts, st.none() | st.integers(-64, 255), st.floats(0, 1e3)), max_size=3))),
+        patch=draw(texts),
     )
 
 
@@ -342,6 +343,7 @@ def test_a_journal_of_schema_1_is_read_as_it_is_and_extended_when_it_is_written(
 
     asyncio.run(record(an_episode()))
     with contextlib.closing(sqlite3.connect(tmp_path / "j")) as connection:
+        connection.execute("ALTER TABLE episodes DROP COLUMN patch")
         connection.execute("ALTER TABLE episodes DROP COLUMN acts")
         connection.execute("ALTER TABLE calls DROP COLUMN routes")
         connection.execute("ALTER TABLE calls DROP COLUMN facts")
@@ -364,6 +366,7 @@ def test_a_journal_of_schema_3_is_read_as_it_is_and_extended_when_it_is_written(
 
     asyncio.run(record(fact))
     with contextlib.closing(sqlite3.connect(tmp_path / "j")) as connection:
+        connection.execute("ALTER TABLE episodes DROP COLUMN patch")
         connection.execute("ALTER TABLE calls DROP COLUMN routes")
         connection.execute("PRAGMA user_version=3")
     with JournalReader.open(tmp_path / "j") as old:
@@ -371,6 +374,25 @@ def test_a_journal_of_schema_3_is_read_as_it_is_and_extended_when_it_is_written(
     asyncio.run(record(routed))
     with JournalReader.open(tmp_path / "j") as new:
         assert (new.read_completions("ec0"), new.read_completions("ec1")) == ((fact,), (routed,))
+
+
+def test_a_journal_of_schema_4_is_read_as_it_is_and_extended_when_it_is_written(tmp_path: Path) -> None:
+    """Episodes had no patch then."""
+    patched = replace(an_episode(), episode_id="g000000-a01", attempt=1, patch="--- a/x\n+++ b/x\n@@ -1 +1 @@\n-1\n+2\n")
+
+    async def record(episode: Episode) -> None:
+        async with journal_at(tmp_path / "j") as journal:
+            await journal.record_episode(episode)
+
+    asyncio.run(record(an_episode()))
+    with contextlib.closing(sqlite3.connect(tmp_path / "j")) as connection:
+        connection.execute("ALTER TABLE episodes DROP COLUMN patch")
+        connection.execute("PRAGMA user_version=4")
+    with JournalReader.open(tmp_path / "j") as old:
+        assert list(old.episodes()) == [an_episode()]
+    asyncio.run(record(patched))
+    with JournalReader.open(tmp_path / "j") as new:
+        assert [episode.patch for episode in new.episodes()] == ["", patched.patch]
 
 
 def make_newer(path: Path) -> None:

@@ -59,3 +59,11 @@ def test_what_the_gateway_noted_stands_under_its_call() -> None:
         "    tokens left out after the client's stop string: 3",
         "    not honoured: logit_bias",
     ]
+
+
+def test_the_patch_stands_before_the_rewards_and_its_control_characters_are_written_out() -> None:
+    episode = an_episode(("u:1", None), ("a:2", 0), calls={1: CallFacts()})
+    lines = shown(replace(episode, patch="--- a/x\n+++ b/x\n@@ -1 +1 @@\n-1\n+\x1b[2J\n"))
+    place = lines.index("  patch:")
+    assert lines[place + 1 : place + 6] == ["      --- a/x", "      +++ b/x", "      @@ -1 +1 @@", "      -1", "      +\\x1b[2J"]
+    assert place + 6 <= next(number for number, line in enumerate(lines) if line.startswith("  outcome"))

@@ -11,7 +11,7 @@ import pytest
 from trunkline.errors import ConfigError
 from trunkline.models.tokenizer import build_tiny_tokenizer
 from trunkline.tasks.catalog import load_taskset
-from trunkline.tasks.certificate import certify
+from trunkline.tasks.certificates.generator import certify_taskset
 from trunkline.tasks.lookup.facts import side_of
 from trunkline.tasks.lookup.taskset import LookupConfig, LookupTaskset
 from trunkline.tasks.lookup.vocabulary import PIECES, ROAD_PIECES, UNKNOWN_ENTITY, UNKNOWN_TOOL
@@ -100,5 +100,5 @@ def test_a_budget_that_no_oracle_can_keep_is_refused(options: dict[str, object],
 
 
 def test_the_verifier_of_roads_pays_the_oracle_alone() -> None:
-    certificate = certify(TASKSET)
+    certificate = certify_taskset(TASKSET)
     assert certificate.num_tasks_by_kind["road"] >= 200 and all(check.passed for check in certificate.checks)

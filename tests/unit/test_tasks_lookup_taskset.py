@@ -184,8 +184,8 @@ def test_unknown_split_index_taskset_and_knob_say_what_there_is(taskset: LookupT
         taskset.task("test", 0)
     with pytest.raises(ConfigError, match="indices start at 0"):
         taskset.task("train", -1)
-    with pytest.raises(ConfigError, match=r"choose one of \['lookup'\]"):
-        load_taskset("swe", {})
+    with pytest.raises(ConfigError, match=r"choose one of \['lookup', 'swe'\]"):
+        load_taskset("poetry", {})
     with pytest.raises(ConfigError, match="call_budget"):
         load_taskset("lookup", {"budget": 3})
     with pytest.raises(ConfigError, match="positive sum"):

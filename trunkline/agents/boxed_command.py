@@ -4,6 +4,7 @@ sandbox: ───────────────────────�
   127.0.0.1:8700  door 'model' ──► gateway's Unix socket
   127.0.0.1:8701  door 'tools' ──► tool server of this attempt (HTTP and MCP)
   anything else   connection refused
+  /workspace      what the task gives; how it was left is read before the sandbox goes, however the attempt ends
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from trunkline.agents.launch import Launch, Launcher, Places, read_answer
+from trunkline.agents.prepared import PreparedWorkspaces
 from trunkline.agents.program import act_of, complaint, model_environment, prompt_text, task_file
 from trunkline.agents.tool_server import ToolDoor, serve_tools
-from trunkline.errors import AgentError, CommandNotStarted, ConfigError
+from trunkline.errors import AgentError, CommandNotStarted, ConfigError, FileAccessError, LimitExceeded, SandboxError, TrunklineError
 from trunkline.protocols import Assignment, Sandbox, Sandboxes, Workspace
 from trunkline.sandbox.host import WORKSPACE
 from trunkline.sandbox.proxy import AllowedHosts, serve_proxy
@@ -27,6 +30,10 @@ from trunkline.types import Command, Door, SandboxAct
 MODEL_PORT = 8700
 TOOLS_PORT = 8701
 PROXY_PORT = 8702
+MAX_CHANGES_BYTES = 64 * 2**20
+"""Of what an attempt may change in the workspace that its task gives; more is read by nobody, and judged as nothing."""
+READ_TIMEOUT_S = 30.0
+"""For reading that, at the end of an attempt."""
 _TASK_PATH = "/home/agent/.trunkline/task.json"
 _PROMPT_PATH = "/home/agent/.trunkline/prompt.txt"
 
@@ -40,7 +47,7 @@ class CommandAgent:
     Args:
         launcher: the command, its files and where its answer lies; PlainCommand for one that needs no more than program.py.
         sandboxes: the backend.
-        workspace: where each attempt starts.
+        workspace: where attempts start whose task gives no directory.
         gateway: the Unix socket where the gateway serves agents.
         allowed_hosts: what the command reaches by HTTP_PROXY and HTTPS_PROXY; None for no proxy.
 
@@ -60,17 +67,18 @@ class CommandAgent:
         self._launcher = launcher
         self._sandboxes = sandboxes
         self._workspace = workspace
+        self._prepared = PreparedWorkspaces(sandboxes)
         self._gateway = gateway
         self._allowed_hosts = allowed_hosts
 
     async def run(self, assignment: Assignment) -> str:
-        """The answer.
+        """The answer; how the workspace was left is in `assignment.changes`, also if this raises or is cancelled.
 
         Raises:
             AgentError: the command failed, with the end of its stderr; or its answer is not where it should be.
-            LimitExceeded: its sandbox spent a limit.
+            LimitExceeded: its sandbox spent a limit, or it changed more than MAX_CHANGES_BYTES of its workspace.
             ConfigError: there is no such command in the sandbox.
-            SandboxError: there is no sandbox.
+            SandboxError: there is no sandbox, or nobody can read how the workspace was left; then also in place of a cancellation.
         """
         acts = assignment.acts
         with tempfile.TemporaryDirectory(prefix="trunkline-door-") as folder:
@@ -83,15 +91,16 @@ class CommandAgent:
                     doors.append(Door("proxy", PROXY_PORT, Path(folder) / "proxy.sock"))
                     note = serve_proxy(self._allowed_hosts, doors[-1].socket, lambda words: acts.append(SandboxAct("proxy", words)))
                     await stack.enter_async_context(note)
-                sandbox = await self._sandboxes.create(self._workspace, doors=doors)
-                try:
-                    await sandbox.files.write(_TASK_PATH, task_file(assignment, tools), mode=0o600)
-                    return await self._work(sandbox, assignment, tools)
-                finally:
-                    await asyncio.shield(sandbox.destroy())
-                    acts.extend(sandbox.acts)
+                start = self._workspace if assignment.workspace is None else await self._prepared.of(assignment.workspace)
+                sandbox = await self._sandboxes.create(start, doors=doors)
+                return await _then_end(self._work(sandbox, assignment, tools), sandbox, assignment)
+
+    async def discard(self) -> None:
+        """Removes the workspaces that it prepared; no attempt is at work any more. Raises SandboxError."""
+        await self._prepared.discard()
 
     async def _work(self, sandbox: Sandbox, assignment: Assignment, tools: ToolDoor) -> str:
+        await sandbox.files.write(_TASK_PATH, task_file(assignment, tools), mode=0o600)
         places = _places(assignment, tools)
         launch = self._launcher.launch(places)
         for path, text in launch.files.items():
@@ -115,6 +124,56 @@ class CommandAgent:
         proxy, own = f"http://127.0.0.1:{PROXY_PORT}", "127.0.0.1,localhost"
         names = {"HTTP_PROXY": proxy, "HTTPS_PROXY": proxy, "NO_PROXY": own}
         return names | {name.lower(): value for name, value in names.items()}
+
+
+async def _then_end(work: Coroutine[Any, Any, str], sandbox: Sandbox, assignment: Assignment) -> str:
+    """What the work returns or raises, once the sandbox has ended; reading and ending are not cut short by a cancellation."""
+    answer = ""
+    cause: BaseException | None = None
+    try:
+        answer = await work
+    except BaseException as error:  # noqa: BLE001 - raised again below, once nothing of the sandbox is left
+        cause = error
+    ending = asyncio.create_task(_end(sandbox, assignment))
+    try:
+        await asyncio.shield(ending)
+    except asyncio.CancelledError as error:
+        cause = error
+        await asyncio.wait([ending])
+    lost = ending.result()
+    if lost is not None and (cause is None or isinstance(cause, asyncio.CancelledError)):
+        raise lost from cause  # a verdict on nothing would be unjust
+    if cause is not None:
+        raise cause
+    return answer
+
+
+async def _end(sandbox: Sandbox, assignment: Assignment) -> TrunklineError | None:
+    """Ends the sandbox, after reading how the workspace was left if the task gave one; why that cannot be read, if so."""
+    lost = None
+    try:
+        if assignment.workspace is not None:
+            lost = await _read_changes(sandbox, assignment)
+    finally:
+        await sandbox.destroy()
+        assignment.acts.extend(sandbox.acts)
+        if lost is not None:
+            assignment.acts.append(SandboxAct("lost", str(lost)))
+    return lost
+
+
+async def _read_changes(sandbox: Sandbox, assignment: Assignment) -> TrunklineError | None:
+    try:
+        async with asyncio.timeout(READ_TIMEOUT_S):
+            assignment.changes.extend(await sandbox.files.diff(max_bytes=MAX_CHANGES_BYTES))
+    except FileAccessError:
+        return LimitExceeded(f"the agent left more than {MAX_CHANGES_BYTES:,} bytes of changes in its workspace; nothing of them is judged")
+    except LimitExceeded as error:
+        return LimitExceeded(f"nothing can be read of the workspace: {error}")
+    except (SandboxError, TimeoutError) as error:
+        why = str(error) or f"it took longer than {READ_TIMEOUT_S:g} s"
+        return SandboxError(f"nothing can be read of the workspace: {why}")
+    return None
 
 
 def _places(assignment: Assignment, tools: ToolDoor) -> Places:

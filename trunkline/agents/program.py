@@ -20,6 +20,7 @@ from collections.abc import Sequence
 
 from trunkline.agents.openai_shape import wire_message, wire_tool
 from trunkline.agents.tool_server import ToolDoor
+from trunkline.errors import ConfigError
 from trunkline.protocols import Assignment
 from trunkline.types import SandboxAct, ToolUse
 
@@ -27,8 +28,16 @@ MAX_ANSWER_BYTES = 64 * 2**10
 """Of stdout; a longer answer is cut and ends with a line that says so."""
 MAX_PROMPT_BYTES = 96 * 2**10
 """Of TRUNKLINE_PROMPT: Linux holds one variable to 128 KiB. A longer prompt is in TRUNKLINE_TASK alone."""
+IN_A_SANDBOX = "set agent.command or agent.adapter, and sandbox.kind to 'isolated', 'container', or not at all"
+"""What to do about an agent that is in none."""
 STDERR_TAIL_BYTES = 4096
 """Of stderr, in the complaint about a failed program."""
+
+
+def refuse_workspace(assignment: Assignment) -> None:
+    """For agents that are not in a sandbox. Raises ConfigError if the task gives a directory to work on: nothing would isolate it."""
+    if assignment.workspace is not None:
+        raise ConfigError(f"the task gives a workspace ({assignment.workspace}), which is worked on in a sandbox alone; {IN_A_SANDBOX}")
 
 
 def task_file(assignment: Assignment, tools: ToolDoor) -> bytes:

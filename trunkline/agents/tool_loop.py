@@ -14,6 +14,7 @@ from trunkline.agents.context_management import load_method
 from trunkline.agents.conversation import CONTEXT_EXCEEDED, Conversations
 from trunkline.agents.loop_settings import LoopSettings
 from trunkline.agents.openai_shape import wire_message, wire_tool
+from trunkline.agents.program import refuse_workspace
 from trunkline.errors import AgentError, EngineUnavailable
 from trunkline.protocols import Assignment
 
@@ -59,7 +60,8 @@ class ToolLoop:
         self._method = load_method(settings.context)
 
     async def run(self, assignment: Assignment) -> str:
-        """The final answer, '' if there is none. Raises AgentError, or EngineUnavailable if the model stays away."""
+        """The final answer, '' if there is none. Raises AgentError, EngineUnavailable if the model stays away, ConfigError."""
+        refuse_workspace(assignment)
         if self._http is not None:
             return await self._converse(self._http, assignment)
         async with shared_http() as http:

@@ -16,7 +16,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trunkline.agents.process_tree import MARK, Ended, Limits, run_to_end
-from trunkline.agents.program import MAX_ANSWER_BYTES, STDERR_TAIL_BYTES, act_of, answer_of, complaint, model_environment, task_file
+from trunkline.agents.program import (
+    MAX_ANSWER_BYTES,
+    STDERR_TAIL_BYTES,
+    act_of,
+    answer_of,
+    complaint,
+    model_environment,
+    refuse_workspace,
+    task_file,
+)
 from trunkline.agents.tool_server import ToolDoor, serve_tools
 from trunkline.errors import AgentError, ConfigError, InfraError
 from trunkline.protocols import Assignment
@@ -45,9 +54,10 @@ class UnsafeCommandAgent:
 
         Raises:
             AgentError: the command failed; with the end of its stderr.
-            ConfigError: there is no such command.
+            ConfigError: there is no such command, or the task gives a workspace.
             InfraError: it could not be started.
         """
+        refuse_workspace(assignment)
         assignment.acts.append(SandboxAct("unsafe", "runs on this host, as this user, with nothing to hold it: " + " ".join(self._command)))
         try:
             async with serve_tools(assignment.tools, on_call=lambda use: assignment.acts.append(act_of(use))) as tools:

@@ -5,8 +5,8 @@
                               │   └─► cancelled, answer ''────────────────┘ status 'deadline': keeps what it earned
                               └ raises, or we do ────────┴─► Failure ─────► status 'failed': no reward, masked
 
-A failed rollout is data: it is recorded in one place (`run`), with the boundary it crossed. Only JournalError and
-cancellation leave as exceptions.
+How a task's workspace was left is verified beside the answer, and becomes the episode's patch. A failed rollout is data: it is
+recorded in one place (`run`), with the boundary it crossed. Only JournalError and cancellation leave as exceptions.
 """
 
 from __future__ import annotations
@@ -16,17 +16,20 @@ import contextlib
 import copy
 import logging
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Protocol
 
 from trunkline.episodes.composite_reward import component_rewards
 from trunkline.episodes.config import RewardsConfig
+from trunkline.episodes.patch import bounded_patch
 from trunkline.errors import (
     AgentError,
     BudgetExceeded,
     DeadlineExceeded,
     JournalError,
     LimitExceeded,
+    SandboxError,
     TrunklineError,
     UnknownSession,
     VerifierError,
@@ -35,10 +38,12 @@ from trunkline.gateway.gateway import Gateway
 from trunkline.gateway.sampling import SamplingHold
 from trunkline.gateway.sessions import OpenSession, SessionBudget
 from trunkline.protocols import Agent, Assignment, Attempt, EpisodeSpec, Taskset, Verifier
-from trunkline.types import Boundary, Episode, EpisodeStatus, Failure, Reward, SandboxAct, Work
+from trunkline.types import Boundary, Episode, EpisodeStatus, Failure, FileChange, Reward, SandboxAct, Work
 
 _SHORTEST_WAIT_S = 0.02
 _CANCEL_GRACE_S = 5.0
+_READING_GRACE_S = 60.0
+"""The same for an agent that has to hand over how it left a workspace."""
 
 _log = logging.getLogger(__name__)
 
@@ -70,6 +75,24 @@ class _Outcome:
     status: EpisodeStatus
     rewards: tuple[Reward, ...]
     failure: Failure | None
+
+
+@dataclass
+class _Left:
+    """What an attempt leaves for its record, whatever becomes of it."""
+
+    acts: list[SandboxAct] = field(default_factory=list)
+    """Done in its sandbox."""
+    changes: list[FileChange] = field(default_factory=list)
+    """Of its workspace."""
+    workspace: Path | None = None
+    """What that was before; None: there is none, or the attempt never began."""
+
+    async def patch(self) -> str:
+        """The changes as a diff."""
+        if self.workspace is None or not self.changes:
+            return ""
+        return await asyncio.to_thread(bounded_patch, self.workspace, self.changes)
 
 
 @dataclass(frozen=True)
@@ -126,10 +149,10 @@ class AttemptRunner:
         """Never raises for a failed rollout. Raises JournalError if the record cannot be made durable."""
         name = episode_id(spec)
         started_s = self._gateway.active_time()
-        acts: list[SandboxAct] = []
+        left = _Left()
         try:
             try:
-                outcome = await self._attempt(spec, name, acts)
+                outcome = await self._attempt(spec, name, left)
             except JournalError:
                 raise
             except TrunklineError as error:
@@ -152,18 +175,20 @@ class AttemptRunner:
                 rewards=outcome.rewards,
                 failure=outcome.failure,
                 duration_s=self._gateway.active_time() - started_s,
-                acts=tuple(acts),
+                acts=tuple(left.acts),
+                patch=await left.patch(),
             )
             await self._log.record_episode(episode)
             return episode
         finally:
             self._gateway.discard(name)
 
-    async def _attempt(self, spec: EpisodeSpec, name: str, acts: list[SandboxAct]) -> _Outcome:
+    async def _attempt(self, spec: EpisodeSpec, name: str, left: _Left) -> _Outcome:
         session = self._gateway.open_session(episode_id=name, seed=spec.seed, hold=self._hold, budget=self._budget)
         try:
             attempt = self._taskset.open(spec.task)
-            assignment = self._assignment(spec, attempt, session, acts)
+            left.workspace = attempt.workspace
+            assignment = self._assignment(spec, attempt, session, left)
             try:
                 work = await self._supervise(assignment)
                 if work.cut_by is None and self._has_run_out(name, answer=work.answer):
@@ -181,13 +206,23 @@ class AttemptRunner:
         rewards = (*verdict, *component_rewards(self._rewards, verdict, completions, messages, attempt.tools.specs))
         return _Outcome("finished" if work.cut_by is None else "deadline", rewards, work.cut_by)
 
-    def _assignment(self, spec: EpisodeSpec, attempt: Attempt, session: OpenSession, acts: list[SandboxAct]) -> Assignment:
-        base_url = f"{self._base_url}/s/{session.secret}/v1"
-        model = self._gateway.model_name
-        return Assignment(spec.task.prompt, attempt.tools, base_url, session.secret, model, acts, attempt.workspace)
+    def _assignment(self, spec: EpisodeSpec, attempt: Attempt, session: OpenSession, left: _Left) -> Assignment:
+        return Assignment(
+            spec.task.prompt,
+            attempt.tools,
+            base_url=f"{self._base_url}/s/{session.secret}/v1",
+            api_key=session.secret,
+            model=self._gateway.model_name,
+            acts=left.acts,
+            workspace=attempt.workspace,
+            changes=left.changes,
+        )
 
     async def _supervise(self, assignment: Assignment) -> _Ending:
-        """Runs the agent until it ends or its time is up; it is not running any more when this returns."""
+        """Runs the agent until it ends or its time is up; it is not running any more when this returns.
+
+        Raises the agent's own errors; SandboxError if its time was up and nobody knows how it left its workspace.
+        """
         clock = self._gateway.active_time
         ends_at_s = clock() + self._deadline_s
         working = asyncio.ensure_future(self._agent.run(assignment))
@@ -195,11 +230,14 @@ class AttemptRunner:
             # While the engine is paused the clock stands and `left_s` stays the same: look again, not too often.
             while not working.done() and (left_s := ends_at_s - clock()) > 0:
                 await asyncio.wait({working}, timeout=max(left_s, _SHORTEST_WAIT_S))
-            if not working.done():
-                return _Ending("", DeadlineExceeded(f"the agent was not done after {self._deadline_s:g} s").as_failure())
         finally:
-            await _stop(working)
-        return _work_of(working)
+            is_late = not working.done()
+            await _stop(working, grace_s=_CANCEL_GRACE_S if assignment.workspace is None else _READING_GRACE_S)
+        if not is_late:
+            return _work_of(working)
+        if assignment.workspace is not None:
+            _require_handed_over(working)
+        return _Ending("", DeadlineExceeded(f"the agent was not done after {self._deadline_s:g} s").as_failure())
 
     def _unless_spent(self, name: str, error: AgentError | _Crash) -> _Ending:
         """A program that ends badly because its budget was spent is cut like one that ends well; any other failure is raised."""
@@ -227,15 +265,24 @@ def episode_id(spec: EpisodeSpec) -> str:
     return f"{spec.group_id}-a{spec.attempt:02d}{retry}"
 
 
-async def _stop(working: asyncio.Future[str]) -> None:
+async def _stop(working: asyncio.Future[str], *, grace_s: float) -> None:
     if working.done():
         return
     working.cancel()
-    await asyncio.wait({working}, timeout=_CANCEL_GRACE_S)
+    await asyncio.wait({working}, timeout=grace_s)
     if not working.done():
         _log.warning("an agent ignores its cancellation; its session is closed, so it can spend nothing more")
     elif not working.cancelled():
         working.exception()  # it is over: what it raised while being stopped is nobody's
+
+
+def _require_handed_over(working: asyncio.Future[str]) -> None:
+    """Of a stopped agent with a workspace. Raises SandboxError if it could not say how it left that: no verdict, never a reward of 0."""
+    if not working.done():
+        raise SandboxError("the agent ignores its cancellation, so nobody knows how it left its workspace")
+    error = None if working.cancelled() else working.exception()
+    if isinstance(error, SandboxError):
+        raise error
 
 
 def _work_of(working: asyncio.Future[str]) -> _Ending:

@@ -60,6 +60,7 @@ class EpisodeRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     rewards: tuple[Reward, ...] = ()
     failure: Failure | None = None
     acts: tuple[SandboxAct, ...] = ()
+    patch: str = ""
 
     @classmethod
     def of(cls, episode: Episode) -> EpisodeRecord:

@@ -119,13 +119,14 @@ def episode_row(incarnation: int, episode: Episode) -> Row:
         to_json([completion.completion_id for completion in episode.completions]),
         len(episode.messages),
         to_json(episode.acts),
+        to_json(episode.patch),
     )
     return Row("episodes", values)
 
 
 def episode_of(row: Sequence[Any], calls: Mapping[str, Completion], messages: Sequence[MessageNode]) -> Episode:
     """The inverse of episode_row; `calls` and `messages` may hold more than belongs to the episode."""
-    _, episode_id, group_id, task_id, attempt, status, rewards, failure, duration_s, completion_ids, num_messages, *acts = row
+    _, episode_id, group_id, task_id, attempt, status, rewards, failure, duration_s, completion_ids, num_messages, *added = row
     return Episode(
         episode_id=episode_id,
         group_id=group_id,
@@ -137,7 +138,8 @@ def episode_of(row: Sequence[Any], calls: Mapping[str, Completion], messages: Se
         rewards=from_json(rewards, tuple[Reward, ...]),
         failure=None if failure is None else from_json(failure, Failure),
         duration_s=duration_s,
-        acts=from_json(acts[0], tuple[SandboxAct, ...]) if acts else (),  # schema 1 has none
+        acts=from_json(added[0], tuple[SandboxAct, ...]) if added else (),  # not in schema 1
+        patch=from_json(added[1], str) if len(added) > 1 else "",  # not in schemas 1 to 4
     )
 
 

@@ -16,7 +16,7 @@ from urllib.parse import quote
 from trunkline.errors import ConfigError
 
 APPLICATION_ID = 0x74726E6B  # "trnk", in the file's header
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 _BUSY_TIMEOUT_S = 10.0
 
 _TABLES = """
@@ -43,10 +43,12 @@ CREATE TABLE messages (
 
 -- completion_ids: the calls that belong to the episode, in order; any other call of it was dropped
 -- acts: what was done in its sandbox; not in schema 1
+-- patch: what it did to its workspace, as a diff in JSON; not in schemas 1 to 4
 CREATE TABLE episodes (
     incarnation INTEGER NOT NULL, episode_id TEXT NOT NULL, group_id TEXT NOT NULL, task_id TEXT NOT NULL, attempt INTEGER NOT NULL,
     status TEXT NOT NULL, rewards TEXT NOT NULL, failure TEXT, duration_s REAL NOT NULL,
     completion_ids TEXT NOT NULL, num_messages INTEGER NOT NULL, acts TEXT NOT NULL DEFAULT '[]',
+    patch TEXT NOT NULL DEFAULT '""',
     UNIQUE (episode_id, incarnation));
 CREATE INDEX episodes_by_group ON episodes (group_id);
 
@@ -60,6 +62,7 @@ _ADDED = (
     (2, "ALTER TABLE episodes ADD COLUMN acts TEXT NOT NULL DEFAULT '[]'"),
     (3, "ALTER TABLE calls ADD COLUMN facts TEXT NOT NULL DEFAULT '{}'"),
     (4, "ALTER TABLE calls ADD COLUMN routes BLOB"),
+    (5, "ALTER TABLE episodes ADD COLUMN patch TEXT NOT NULL DEFAULT '\"\"'"),
 )
 """What each schema version added."""
 

@@ -15,13 +15,17 @@ from trunkline.agents.boxed_command import CommandAgent
 from trunkline.agents.installation import host_toolchain, installed_folder
 from trunkline.agents.launch import Launcher, PlainCommand
 from trunkline.agents.loop_settings import LoopSettings
+from trunkline.agents.program import IN_A_SANDBOX
 from trunkline.agents.tool_loop import ToolLoop, shared_http
 from trunkline.agents.unsafe_command import UnsafeCommandAgent
 from trunkline.asgi import serve_uds
-from trunkline.protocols import Agent
+from trunkline.errors import ConfigError
+from trunkline.protocols import Agent, Taskset
 from trunkline.run.recipe import Recipe
 from trunkline.sandbox.catalog import open_sandboxes
+from trunkline.sandbox.host import default_toolchain, without_covered
 from trunkline.sandbox.proxy import AllowedHosts
+from trunkline.tasks.base import SandboxedTaskset
 
 
 async def make_agent(recipe: Recipe, gateway_app: Any, sockets: Path, stack: contextlib.AsyncExitStack) -> Agent:
@@ -29,8 +33,7 @@ async def make_agent(recipe: Recipe, gateway_app: Any, sockets: Path, stack: con
 
     Raises SandboxUnavailable if the recipe's sandbox cannot be had here, ConfigError if its adapter is wrong or not installed.
     """
-    command = tuple(_as_seen_from_here(part) for part in recipe.agent.command)
-    kind = recipe.sandbox.kind or ("isolated" if command or recipe.agent.adapter else None)
+    command, kind = _command(recipe), _kind(recipe)
     if kind is None:
         return ToolLoop(await stack.enter_async_context(shared_http()), loop_settings(recipe))
     if kind == "unsafe":
@@ -43,7 +46,42 @@ async def make_agent(recipe: Recipe, gateway_app: Any, sockets: Path, stack: con
     stack.push_async_callback(serving.stop)
     sandboxes = await stack.enter_async_context(open_sandboxes(recipe.sandbox, toolchain=needed))
     allowed = AllowedHosts.parse(recipe.sandbox.allowed_hosts) if recipe.sandbox.allowed_hosts else None
-    return CommandAgent(launcher, sandboxes, await sandboxes.prepare(None), gateway=door, allowed_hosts=allowed)
+    agent = CommandAgent(launcher, sandboxes, await sandboxes.prepare(None), gateway=door, allowed_hosts=allowed)
+    stack.push_async_callback(agent.discard)
+    return agent
+
+
+def check_agent_fits(recipe: Recipe, taskset: Taskset) -> None:
+    """Before anything is written. Raises ConfigError if the taskset's workspaces need a sandbox that the recipe's agent is not in, or
+    if that sandbox would show solutions or hidden tests."""
+    if not isinstance(taskset, SandboxedTaskset):
+        return
+    kind = _kind(recipe)
+    if kind in (None, "unsafe"):
+        who = "our own loop in this process" if kind is None else "a program on this host (sandbox.kind='unsafe')"
+        raise ConfigError(
+            f"taskset {taskset.name!r} gives directories to work on, which is done in a sandbox alone, and the recipe's agent is {who}; "
+            f"{IN_A_SANDBOX}"
+        )
+    if kind == "container":
+        return  # it sees its image, and nothing of this host
+    shown = without_covered([*default_toolchain(), *recipe.sandbox.toolchain, *_launcher(recipe, _command(recipe))[1]])
+    for secret in (folder.resolve() for folder in taskset.secret_folders):
+        for path in (path.resolve() for path in shown):
+            if secret == path or secret in path.parents or path in secret.parents:
+                raise ConfigError(
+                    f"agents would see {path}, and in it something of the task in {secret}: its solution or hidden tests; move the task "
+                    "out of Python's folders and sandbox.toolchain, and name no file of it in agent.command"
+                )
+
+
+def _kind(recipe: Recipe) -> str | None:
+    """Where the recipe's agent is; None: in this process."""
+    return recipe.sandbox.kind or ("isolated" if recipe.agent.command or recipe.agent.adapter else None)
+
+
+def _command(recipe: Recipe) -> tuple[str, ...]:
+    return tuple(_as_seen_from_here(part) for part in recipe.agent.command)
 
 
 def _launcher(recipe: Recipe, command: tuple[str, ...]) -> tuple[Launcher, Sequence[Path]]:

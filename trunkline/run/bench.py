@@ -126,6 +126,33 @@ def engine(
     _finish(result, json_path, plot)
 
 
+@bench_app.command()
+def verifier(
+    json_path: Json = None,
+    plot: Plot = None,
+    tasks: Annotated[list[Path] | None, typer.Option("--tasks", help="Task directories, or folders of them; may come again.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Verdicts on the solution of each task.")] = 50,
+    naive: Annotated[int, typer.Option(min=0, help="Of the tasks, how many the naive verifiers judge every attack on.")] = 2,
+    table: Annotated[Path | None, typer.Option(metavar="FILE", help="Write what each attack was paid, as Markdown.")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="One task, three attacks, briefly: whether it works; its numbers say nothing.")
+    ] = False,
+) -> None:
+    """Verdicts and certificates of software tasks: CPU, attacks accepted, flakes, usual verifiers beside; about an hour for all."""
+    from trunkline.bench.verifier.bench import VerifierBenchPlan, attack_table, bench_verifier, quick_plan
+    from trunkline.tasks.swe.task import load_code_task
+    from trunkline.tasks.swe.taskset import find_tasks
+
+    found = tuple(load_code_task(folder) for folder in find_tasks(tasks or [Path("tasks/software")]))
+    with _Bars() as advance:
+        plan = quick_plan(found) if quick else VerifierBenchPlan(found, repeats, naive)
+        result, outcomes = asyncio.run(bench_verifier(plan, advance))
+    if table is not None:
+        table.parent.mkdir(parents=True, exist_ok=True)
+        table.write_text(attack_table(outcomes), encoding="utf-8")
+    _finish(result, json_path, plot)
+
+
 def _watched(bench: Callable[[Path, Callable[[str, int, int], None]], Coroutine[Any, Any, Result]]) -> Result:
     """Runs a benchmark in a scratch folder, with a bar for each of its parts."""
     with _Bars() as advance, tempfile.TemporaryDirectory(prefix="trunkline-bench-") as folder:

@@ -24,11 +24,13 @@ from trunkline.run.bench import bench_app
 from trunkline.run.conformance import conformance
 from trunkline.run.model import model_app
 from trunkline.run.recipe import dump_recipe, load_recipe
+from trunkline.run.tasks import tasks_app
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Agent-native reinforcement learning.")
 app.add_typer(model_app, name="model")
 app.add_typer(bench_app, name="bench")
 app.add_typer(agent_app, name="agent")
+app.add_typer(tasks_app, name="tasks")
 _out = Console()
 _err = Console(stderr=True)
 

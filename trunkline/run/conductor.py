@@ -1,6 +1,6 @@
 """The conductor: one run from recipe to summary. Owns the order of things; parts know nothing of it.
 
-certificate ─► policy folder ─► trainer up ─► cold start on demonstrations
+certificates ─► policy folder ─► trainer up ─► cold start on demonstrations
                                                   │ weights v0
                          engine, gateway, journal up ─► held-out evaluation
                                                   │
@@ -32,6 +32,7 @@ from trunkline.metrics.writers import MetricsWriters, SinkMaker, find_sinks
 from trunkline.models.tokenizer import Tokenizer
 from trunkline.pool.backlog import Backlog
 from trunkline.protocols import Taskset
+from trunkline.run.agent_side import check_agent_fits
 from trunkline.run.costs import RunMeter
 from trunkline.run.curve import TrainingCurve, draw_curve
 from trunkline.run.directory import RunDirectory
@@ -42,8 +43,11 @@ from trunkline.run.restore import report_restart, restore
 from trunkline.run.resume import Resumption
 from trunkline.run.stages import Bench, DemonstrationStream, publish, reinforce, rejection_sample, supervise
 from trunkline.run.wiring import RolloutSide, guarded, make_policy_folder, make_renderer, rollout_side, trainer_side
+from trunkline.tasks.base import CertifiableTaskset
 from trunkline.tasks.catalog import load_taskset
-from trunkline.tasks.certificate import CertificateStore, certify, require
+from trunkline.tasks.certificates.generator import certify_taskset, taskset_subject
+from trunkline.tasks.certificates.requirement import Standing, require, standing
+from trunkline.tasks.certificates.store import CertificateStore
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,8 @@ class _Ground:
     """Where numbers go besides metrics.jsonl."""
     taskset: Taskset
     """Where tasks come from."""
-    certificate: str | None
-    """That of the taskset; None if the recipe does without."""
+    standing: Standing
+    """Which certificates it rests on, and what has none though the recipe allows it."""
 
 
 async def train(recipe: Recipe, view: ProgressView) -> dict[str, Any]:
@@ -92,7 +96,10 @@ async def resume(asked: Resumption, view: ProgressView) -> dict[str, Any]:
 def _ground(recipe: Recipe, view: ProgressView) -> _Ground:
     sinks = find_sinks(recipe.metrics.writers)
     taskset = load_taskset(recipe.taskset.name, recipe.taskset.options)
-    return _Ground(recipe, sinks, taskset, _certificate_key(taskset, recipe, view))
+    check_agent_fits(recipe, taskset)
+    for split in ("train", "heldout", *recipe.taskset.harder_splits):
+        taskset.task(split, 0)  # one that is unknown or empty is refused before anything is written
+    return _Ground(recipe, sinks, taskset, _standing(taskset, recipe, view))
 
 
 async def _run(ground: _Ground, directory: RunDirectory, history: RunHistory, view: ProgressView) -> dict[str, Any]:
@@ -114,22 +121,30 @@ async def _run(ground: _Ground, directory: RunDirectory, history: RunHistory, vi
                 work = _stage_between_evaluations(bench, rollout, stream, history)
                 evaluations = await guarded(work, trainer.child.watch(), rollout.watch())
             await _save_policy(bench, "final", tokenizer)
-    return _summarise(bench, evaluations, ground.certificate, history)
+    return _summarise(bench, evaluations, ground.standing, history)
 
 
-def _certificate_key(taskset: Taskset, recipe: Recipe, view: ProgressView) -> str | None:
-    """No certificate, no reward: a missing one is made now, a failing one ends the run. None if the recipe allows to do without."""
+def _standing(taskset: Taskset, recipe: Recipe, view: ProgressView) -> Standing:
+    """No certificate, no reward: a generator of tasks gets a missing one now, single tasks must have theirs, or the run is refused.
+
+    Where the recipe allows to do without, says loudly which have none.
+    """
     store = CertificateStore.default()
     try:
-        if store.get(taskset) is None:
-            view.note(f"no certificate for taskset {taskset.name!r} yet: certifying it")
-            store.put(certify(taskset))
-        return require(taskset, store).key
+        _certify_generator(taskset, store, view)
+        return Standing(require(taskset, store), {})
     except CertificateError as error:
         if not recipe.allow_uncertified:
             raise
-        view.note(f"WARNING: training on uncertified tasks, because allow_uncertified is set: {error}")
-        return None
+        view.note(f"WARNING: training on uncertified tasks, because allow_uncertified is set (summary.json names them all): {error}")
+        return standing(taskset, store)
+
+
+def _certify_generator(taskset: Taskset, store: CertificateStore, view: ProgressView) -> None:
+    """Puts a certificate into the store if the taskset is a generator of tasks that has none; it takes CPU seconds."""
+    if isinstance(taskset, CertifiableTaskset) and store.get(taskset_subject(taskset)) is None:
+        view.note(f"no certificate for taskset {taskset.name!r} yet: certifying it")
+        store.put(certify_taskset(taskset))
 
 
 async def _starting_policy(recipe: Recipe, directory: RunDirectory) -> Path:
@@ -218,7 +233,7 @@ async def _evaluate(bench: Bench, rollout: RolloutSide, history: RunHistory, *, 
     return evaluations
 
 
-def _summarise(bench: Bench, evaluations: dict[str, Evaluation], certificate: str | None, history: RunHistory) -> dict[str, Any]:
+def _summarise(bench: Bench, evaluations: dict[str, Evaluation], certified: Standing, history: RunHistory) -> dict[str, Any]:
     recipe, costs = bench.recipe, bench.meter.costs()
     points = [(step, evaluations[name].success) for step, name in ((0, "start"), (recipe.stage.steps, "end")) if name in evaluations]
     rows = newest_rows(read_metrics(bench.directory.path / "metrics.jsonl"), "rl", by="step")
@@ -227,7 +242,8 @@ def _summarise(bench: Bench, evaluations: dict[str, Evaluation], certificate: st
         "run_dir": str(bench.directory.path),
         "method": recipe.stage.method,
         "seed": recipe.seed,
-        "certificate": certificate,
+        "certificates": dict(certified.certificates),
+        "uncertified": list(certified.uncertified),
         "heldout_success_start": evaluations["start"].success.as_dict() if recipe.evaluation.before else None,
         "heldout_success_end": evaluations["end"].success.as_dict(),
         "evaluations": {name: result.as_dict() for name, result in evaluations.items()},

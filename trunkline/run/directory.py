@@ -199,6 +199,7 @@ def readable_episode(episode: Episode) -> dict[str, Any]:
         "messages": messages,
         "calls": [_readable_call(episode, completion) for completion in episode.completions],
         **({"acts": msgspec.to_builtins(episode.acts)} if episode.acts else {}),
+        **({"patch": episode.patch} if episode.patch else {}),
     }
 
 

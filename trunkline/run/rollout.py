@@ -18,6 +18,7 @@ from trunkline.gateway.base import Renderer
 from trunkline.metrics.console import ProgressView
 from trunkline.metrics.processes import ProcessMeter
 from trunkline.models.tokenizer import Tokenizer
+from trunkline.run.agent_side import check_agent_fits
 from trunkline.run.directory import RunDirectory
 from trunkline.run.processes import socket_directory
 from trunkline.run.recipe import Recipe
@@ -49,6 +50,7 @@ async def rollout(recipe: Recipe, plan: RolloutPlan, view: ProgressView) -> dict
     meter = ProcessMeter()
     taskset = load_taskset(recipe.taskset.name, recipe.taskset.options)
     taskset.task(plan.split, 0)  # an unknown split, or a folder without a model, is refused before anything is written
+    check_agent_fits(recipe, taskset)
     renderer = recipe.model.folder and _renderer(recipe, recipe.model.folder)
     directory = RunDirectory.create(recipe)
     policy = recipe.model.folder or await _untrained_policy(recipe, directory, view)

@@ -82,6 +82,8 @@ def _print_end(entry: Mapping[str, Any], out: Console) -> None:
         status = "" if act["status"] is None else f" -> {act['status']}"
         size = f", {act['num_bytes']:,} bytes" if act["num_bytes"] else ""
         _print_line(plain(f"  {act['op']} {act['detail']}{status} ({act['seconds']:.3f} s{size})", out), out)
+    if patch := entry.get("patch"):
+        _print_line(plain(f"  patch:\n{patch.rstrip()}", out), out)
     for reward in entry["rewards"]:
         place = "" if reward.get("at") is None else f" at call {reward['at']}"
         _print_line(plain(f"  {reward['name']}{place} {reward['value']:g}: {reward['evidence']}", out), out)

@@ -37,7 +37,9 @@ from trunkline.run.directory import RunDirectory
 from trunkline.run.processes import Child, child_environment, child_process
 from trunkline.run.recipe import AgentConfig, Recipe
 from trunkline.run.scratch import prepare_folder
-from trunkline.tasks.base import SpelledTaskset
+from trunkline.sandbox.config import SandboxConfig
+from trunkline.sandbox.isolated import IsolatedSandboxes
+from trunkline.tasks.base import SandboxedTaskset, SpelledTaskset
 from trunkline.tasks.catalog import load_taskset
 from trunkline.trainer.client import TrainerClient
 from trunkline.types import PolicyVersion
@@ -227,6 +229,10 @@ async def rollout_side(
         control = await serve_uds(build_control_app(gateway), sockets / "control.sock")
         stack.push_async_callback(control.stop)
         agent = await make_agent(recipe, app, sockets, stack)
+        if isinstance(taskset, SandboxedTaskset):
+            # Their own backend: nothing of the agents' toolchain is near a verdict, and the agents may be in containers.
+            verdicts = IsolatedSandboxes.open(SandboxConfig(directory=recipe.sandbox.directory))
+            taskset = taskset.using(await stack.enter_async_context(verdicts))
 
         def attempt_runner(temperature: float) -> AttemptRunner:
             return AttemptRunner(

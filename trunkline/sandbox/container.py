@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trunkline.errors import ConfigError, LimitExceeded, SandboxError, SandboxUnavailable
+from trunkline.errors import ConfigError, FileAccessError, LimitExceeded, SandboxError, SandboxUnavailable
 from trunkline.protocols import Snapshot, Workspace
 from trunkline.sandbox import archive, inside
 from trunkline.sandbox.config import SandboxConfig
@@ -32,13 +32,15 @@ from trunkline.sandbox.docker_engine import Engine
 from trunkline.sandbox.host import DOORS, HOME, SHARED_MEMORY_BYTES, USER_ID, WORKSPACE
 from trunkline.sandbox.layers import Usage
 from trunkline.sandbox.owner import has_ended, own_name
+from trunkline.sandbox.sealed_container import SealedContainer
 from trunkline.sandbox.served import ServedSandbox
 from trunkline.sandbox.watchdog import Watchdog
 from trunkline.sandbox.wire import Refused, ServerLink
-from trunkline.types import Command, Door, FileChange, SandboxLimits
+from trunkline.types import Command, Door, FileChange, SandboxLimits, SealedResult, SealedRun
 
 _CONTROL = "/run/control"
 _SERVER = "/run/inside.py"
+_SERVE = ("python3", "-I", "-S", _SERVER, _CONTROL)
 _USER = f"{USER_ID}:{USER_ID}"
 _READY_TIMEOUT_S = 60.0
 _LOOK_EVERY_S = 0.5
@@ -53,7 +55,7 @@ Alternatives: sandbox.kind="isolated", which needs no engine, or sandbox.kind="u
 
 @dataclass
 class ContainerSandboxes:
-    """Implements `trunkline.protocols.Sandboxes` with Docker's API."""
+    """Implements `trunkline.protocols.Sandboxes` and `SealedSandboxes` with Docker's API."""
 
     engine: Engine
     """Where containers run."""
@@ -160,14 +162,36 @@ class ContainerSandboxes:
                 await asyncio.shield(self.engine.remove_container(name))
         return found
 
+    async def run_sealed(self, run: SealedRun) -> SealedResult:
+        """See `SealedSandboxes`. Programs are the image's; what lies at /workspace in it is refused, since the trees lie there."""
+        name, limits = self._next_name(), run.limits or self.limits
+        container = SealedContainer(self.engine, name, run, limits)
+
+        async def make() -> None:
+            variables = container.environment(self.environment)
+            await self.make_container(name, self.image["Id"], limits=limits, argv=container.argv, environment=variables)
+
+        try:
+            return await container.to_its_end(make)
+        finally:
+            await asyncio.shield(self.engine.remove_container(name))
+
     async def make_container(
-        self, name: str, image: str, *, limits: SandboxLimits | None = None, mounts: Mapping[Path, str] | None = None
+        self,
+        name: str,
+        image: str,
+        *,
+        limits: SandboxLimits | None = None,
+        mounts: Mapping[Path, str] | None = None,
+        argv: Sequence[str] = _SERVE,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
-        """Makes a container that does not run yet. `mounts` are read-only."""
+        """Makes a container that does not run yet. `mounts` are read-only; what runs as process 1 is `argv`, by default the server."""
         from docker.types import Mount, Ulimit
 
         api, limits = self.engine.api, limits or self.limits
-        open_files = max(_SERVER_OPEN_FILES, limits.num_open_files)
+        open_files = limits.num_open_files if argv is not _SERVE else max(_SERVER_OPEN_FILES, limits.num_open_files)
+        rlimits = {"nofile": open_files, "fsize": limits.disk_bytes, "core": 0}
         cores = {"nano_cpus": int(1e9 * max(0.01, min(limits.cpus, self.engine.info["NCPU"])))} if self._holds_cores else {}
         host_config = api.create_host_config(
             network_mode="none",
@@ -177,7 +201,7 @@ class ContainerSandboxes:
             memswap_limit=limits.memory_bytes,
             pids_limit=limits.num_processes,
             shm_size=SHARED_MEMORY_BYTES,
-            ulimits=[Ulimit(name="nofile", soft=open_files, hard=open_files), Ulimit(name="core", soft=0, hard=0)],
+            ulimits=[Ulimit(name=kind, soft=most, hard=most) for kind, most in rlimits.items()],
             mounts=[Mount(target, str(source), type="bind", read_only=True) for source, target in (mounts or {}).items()],
             **cores,
         )
@@ -185,7 +209,8 @@ class ContainerSandboxes:
             "make a container",
             api.create_container,
             image,
-            entrypoint=["python3", "-I", "-S", _SERVER, _CONTROL],
+            entrypoint=list(argv),
+            environment=dict(environment or {}),
             name=name,
             user=_USER,
             hostname="sandbox",
@@ -273,7 +298,7 @@ class ContainerSandbox(ServedSandbox):
             async with self._still():
                 return Snapshot(await self._engine.commit(self.name), self.workspace)
 
-    async def diff(self) -> tuple[FileChange, ...]:
+    async def diff(self, *, max_bytes: int | None = None) -> tuple[FileChange, ...]:
         """See `SandboxFiles`."""
         with self.log.timed("diff", "") as act:
             base = await self._owner.tree(self.workspace)
@@ -282,6 +307,8 @@ class ContainerSandbox(ServedSandbox):
                     await self._engine.copy_out(self.name, WORKSPACE, packed)
                 changes = await asyncio.to_thread(archive.read_changes, base, packed)
             act.num_bytes = sum(len(change.content) for change in changes)
+            if max_bytes is not None and act.num_bytes > max_bytes:
+                raise FileAccessError(f"there is more than {max_bytes:,} bytes to read of what the sandbox left")
             return changes
 
     @asynccontextmanager

@@ -243,15 +243,28 @@ class IsolatedSandbox(ServedSandbox):
         with self.log.timed("snapshot", ""):
             return await self._owner.take(self)
 
-    async def diff(self) -> tuple[FileChange, ...]:
+    async def diff(self, *, max_bytes: int | None = None) -> tuple[FileChange, ...]:
         """See `SandboxFiles`."""
         with self.log.timed("diff", "") as act:
-            async with self._still():
+            async with self._still_or_dead():
                 most = self.limits.disk_bytes + self.limits.num_files * _NAME_BYTES
                 base, upper = Path(self.workspace.location), self.folder / "upper"
-                changes = await layers.read_changes(self._owner.host, base, upper, max_bytes=most)
+                changes = await layers.read_changes(self._owner.host, base, upper, max_bytes=most if max_bytes is None else max_bytes)
             act.num_bytes = sum(len(change.content) for change in changes)
             return changes
+
+    @asynccontextmanager
+    async def _still_or_dead(self) -> AsyncIterator[None]:
+        """After a spent limit its files lie there until `destroy`, and once process 1 is gone nobody writes them any more."""
+        if not (self._spent and self._destroying is None and self._process is not None):
+            async with self._still():
+                yield
+            return
+        try:
+            await asyncio.wait_for(self._process.wait(), _END_TIMEOUT_S)
+        except TimeoutError:
+            raise SandboxError("the sandbox spent a limit and was killed, but does not end") from None
+        yield
 
     async def copy_to(self, folder: Path) -> None:
         """Copies its layers into the empty layers of another, while its processes stand still."""

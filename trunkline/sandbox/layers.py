@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from trunkline.errors import SandboxError
+from trunkline.errors import FileAccessError, SandboxError
 from trunkline.sandbox.host import HOME, Host, Mount, Walls
 from trunkline.sandbox.layer_copy import CannotCopy, copy_directory
 from trunkline.types import FileChange
@@ -116,7 +116,7 @@ async def remove(host: Host, folder: Path) -> None:
 
 
 async def read_changes(host: Host, base: Path, upper: Path, *, max_bytes: int) -> tuple[FileChange, ...]:
-    """What an upper layer does to its base, by path. Raises SandboxError, also if it is more than `max_bytes` with all names:
+    """What an upper layer does to its base, by path. Raises SandboxError; FileAccessError if it is more than `max_bytes` with all names:
     files may claim what they do not hold."""
     options = ["--xattrs", "--xattrs-include=user.*"]
     archive = await _run_inside(host, [Mount(upper, "/from")], ["tar", "-C", "/from", *options, "-cf", "-", "."], max_bytes=max_bytes)
@@ -252,10 +252,10 @@ async def _run(command: Sequence[str], *, max_bytes: int = _MAX_WORDS_BYTES) -> 
 
 
 async def _read(stream: asyncio.StreamReader, max_bytes: int) -> bytes:
-    """A stream to its end. Raises SandboxError if it is longer: an agent decides how much there is, and we hold it in memory."""
+    """A stream to its end. Raises FileAccessError if it is longer: an agent decides how much there is, and we hold it in memory."""
     content = bytearray()
     while data := await stream.read(2**20):
         content += data
         if len(content) > max_bytes:
-            raise SandboxError(f"there is more than {max_bytes:,} bytes to read of what the sandbox left")
+            raise FileAccessError(f"there is more than {max_bytes:,} bytes to read of what the sandbox left")
     return bytes(content)

@@ -1,13 +1,14 @@
-"""The tasks room's plug points: tasksets that can demonstrate, and that can be certified. Owns no implementation."""
+"""The tasks room's plug points: tasksets that can demonstrate, that are certified, that need sandboxes. Owns no implementation."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from trunkline.protocols import Taskset, Tools
+from trunkline.protocols import SealedSandboxes, Taskset, Tools
 from trunkline.types import Message, Task
 
 
@@ -21,6 +22,18 @@ class Conduct:
     """1: honest work; 0: an attack."""
     act: Callable[[Task, Tools, random.Random], Awaitable[str]]
     """Works on a task with its tools and returns the answer. It may read the payload: the strongest attacker knows all."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a certificate is of. `Subject("lookup", "0c5e...")`."""
+
+    name: str
+    """A taskset's short name, or a task's id."""
+    key: str
+    """Hash of all that its certificate depends on: a certificate under another key says nothing of it."""
+    folder: Path | None = None
+    """Of a task: what `trunkline tasks certify` is told."""
 
 
 @runtime_checkable
@@ -89,4 +102,35 @@ class CertifiableTaskset(Taskset, Protocol):
 
     def identity(self) -> Mapping[str, Any]:
         """All that decides tasks and verdicts besides code: configuration and data version; plain JSON."""
+        ...
+
+
+@runtime_checkable
+class TasksetOfCertifiedTasks(Taskset, Protocol):
+    """A taskset whose tasks are certified one by one.
+
+    >>> class OneTask:
+    ...     def subjects(self): return (Subject("owner/one", task_key(load_code_task(folder)), folder),)
+    """
+
+    def subjects(self) -> Sequence[Subject]:
+        """All that it may give out, of any split. Raises TaskError if a task's files cannot be read."""
+        ...
+
+
+@runtime_checkable
+class SandboxedTaskset(Taskset, Protocol):
+    """A taskset whose attempts work on a directory, in a sandbox, and whose verdicts run in sealed sandboxes.
+
+    >>> async with IsolatedSandboxes.open(SandboxConfig()) as sandboxes:
+    ...     attempt = taskset.using(sandboxes).open(task)
+    """
+
+    @property
+    def secret_folders(self) -> Sequence[Path]:
+        """Directories of this host that no agent may see: solutions and hidden tests."""
+        ...
+
+    def using(self, sandboxes: SealedSandboxes) -> Taskset:
+        """The same taskset, whose verdicts run there. Without them an attempt can be opened, but not judged."""
         ...

@@ -1,6 +1,6 @@
 """The corpus of conducts that the lookup verifier is put to: one oracle, and attacks that must earn nothing.
 
-Owns behaviours only; certificate.py runs them. An attacker reads the payload, so most know the right answer already.
+Owns behaviours only; certificates/generator.py runs them. An attacker reads the payload, so most know the right answer already.
 Add a conduct to CONDUCTS and raise ATTACK_CORPUS_VERSION.
 """
 

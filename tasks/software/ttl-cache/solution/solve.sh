@@ -1,0 +1,5 @@
+#!/bin/bash
+# The reference solution.
+set -e
+cd /workspace
+patch -p1 < /solution/oracle.patch
