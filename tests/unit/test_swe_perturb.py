@@ -198,7 +198,7 @@ def test_values_beside_another_are_different_of_one_look_and_can_be_written(valu
                 assert abs(one - value) >= 0.15 * abs(value)
 
 
-@pytest.mark.parametrize("value", [4, 135, 4000, 3.25, 0.7, 41.0, "k", "H-E-L-L-O", "point 57", b"m2"])
+@pytest.mark.parametrize("value", [4, 135, 4000, 3.25, 0.7, 41.0, "k", "H-E-L-L-O", "point 57", b"m 48"])
 def test_the_true_value_is_at_any_rank_of_what_is_dealt(value):
     ranks = Counter()
     for seed in range(400):
@@ -236,9 +236,8 @@ def test_round_numbers_have_round_neighbours():
 
 def test_changed_texts_differ_in_one_place_that_is_the_same_in_all_of_them():
     for seed in range(20):
-        found = ["22 33", *(one for _, one in ladder("22 33", random.Random(seed)).rungs)]
-        assert all(one[0] + one[2:4] == "2 3" for one in found) and not any("0" in one for one in found)
-        assert sum(len(set(column)) > 1 for column in zip(*found, strict=True)) == 1
+        found = ["22 57", *(one for _, one in ladder("22 57", random.Random(seed)).rungs)]
+        assert {one[:3] for one in found} == {"22 "} or {one[2:] for one in found} == {" 57"}
         found = ["Hello", *(one for _, one in ladder("Hello", random.Random(seed)).rungs)]
         assert sum(len(set(column)) > 1 for column in zip(*found, strict=True)) == 1
 

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import math
 import random
+import re
 import string
+from collections.abc import Iterator
 from dataclasses import dataclass
 from encodings.aliases import aliases
 from typing import Any
@@ -20,8 +22,6 @@ from typing import Any
 RUNGS = 3
 """On each side of a value."""
 
-_DIGITS = "123456789"
-_WHEELS = (string.ascii_lowercase, string.ascii_uppercase, _DIGITS)
 _MARKS = ",.;:!?-_"
 _CODECS = frozenset(aliases) | frozenset(aliases.values())
 _SMALL = 4
@@ -133,30 +133,39 @@ def _rungs(digits: int, rng: random.Random, sign: int) -> list[int]:
 
 
 def _texts(value: str, rng: random.Random) -> Ladder:
-    """With another last digit or letter at one place, the same place in all of them: else the rest would tell the true one."""
-    if found := [(place, wheel) for place in range(len(value)) if (wheel := _wheel(value, place))]:
-        places = [(place, wheel) for place, wheel in found if wheel == _DIGITS or not _is_in_word(value, place)] or found
-        # A true 'a' is always the first of the alphabet. Where that is rare it is better not to be known for leaving it out.
-        inner = [(place, wheel) for place, wheel in places if value[place] not in (wheel[0], wheel[-1])]
-        place, wheel = rng.choice(inner if inner and len(inner) < 0.75 * len(places) else places)
-        start = wheel.index(value[place])
-        near = [[wheel[(start + sign * step) % len(wheel)] for step in range(1, RUNGS + 1)] for sign in (-1, 1)]
-        below, above = [tuple(value[:place] + one + value[place + 1 :] for one in side) for side in near]
-        return Ladder(below, above, not inner or (wheel != _DIGITS and _is_in_word(value, place)))
-    marks = [place for place, character in enumerate(value) if character in string.digits + string.punctuation]
-    if not marks:
+    """With another number or letter at one place, the same place in all of them: else the rest would tell the true one."""
+    found = [*_numbers(value), *_letters(value)]
+    if found:
+        start, old, near = rng.choice([one for one in found if not one[2].stands_out] or found)
+        ends = value[:start], value[start + len(old) :]
+        below, above = [tuple(new.join(ends) for new in side) for side in (near.below, near.above)]
+        return Ladder(below, above, near.stands_out)
+    places = [place for place, character in enumerate(value) if character in string.punctuation]
+    if not places:
         return Ladder((), tuple(value + one for one in rng.sample(string.ascii_lowercase, RUNGS)), True)
-    place = rng.choice(marks)
-    others = [one for one in (string.digits if value[place].isdigit() else _MARKS) if one != value[place]]
+    place = rng.choice(places)
+    others = [one for one in _MARKS if one != value[place]]
     return Ladder((), tuple(value[:place] + one + value[place + 1 :] for one in rng.sample(others, RUNGS)), True)
 
 
-def _is_in_word(value: str, place: int) -> bool:
-    """Whether a letter has another beside it."""
-    return value[max(0, place - 1) : place].isalpha() or value[place + 1 : place + 2].isalpha()
+_Piece = tuple[int, str, Ladder]
+"""Where it starts in a text, what it is, and what may stand there."""
 
 
-def _wheel(value: str, place: int) -> str:
-    """The characters that may stand at this place of a text, the last before the first: every true one has three on each side."""
-    is_last_digit = not value[place + 1 : place + 2].isdigit()
-    return next((wheel for wheel in _WHEELS if value[place] in wheel and (is_last_digit or wheel != _DIGITS)), "")
+def _numbers(value: str) -> Iterator[_Piece]:
+    for run in re.finditer("[0-9]{1,18}", value):
+        near = _integers(int(run[0]), 0)
+        width = len(run[0]) if run[0][0] == "0" else 0
+        below, above = [tuple(f"{number:0{width}}" for number in side) for side in (near.below, near.above)]
+        yield run.start(), run[0], Ladder(below, above, near.stands_out)
+
+
+def _letters(value: str) -> Iterator[_Piece]:
+    """The alphabet is a ring here, so that each letter has three on both sides; a true 'a' is the first of it all the same."""
+    for place, letter in enumerate(value):
+        alphabet = next((one for one in (string.ascii_lowercase, string.ascii_uppercase) if letter in one), "")
+        if alphabet:
+            start = alphabet.index(letter)
+            below, above = [tuple(alphabet[(start + sign * step) % 26] for step in range(1, RUNGS + 1)) for sign in (-1, 1)]
+            is_in_word = value[max(0, place - 1) : place].isalpha() or value[place + 1 : place + 2].isalpha()
+            yield place, letter, Ladder(below, above, is_in_word or letter in (alphabet[0], alphabet[-1]))
