@@ -31,7 +31,7 @@ from trunkline.sandbox.cgroups import Cgroup, CgroupTree
 from trunkline.sandbox.config import SandboxConfig
 from trunkline.sandbox.host import DOORS, HOME, WORKSPACE, Host, Mount, Overlay, Walls, default_toolchain, is_open_to_all, without_covered
 from trunkline.sandbox.owner import has_ended, own_name
-from trunkline.sandbox.sealed import run_sealed
+from trunkline.sandbox.sealed import make_cgroup, run_sealed
 from trunkline.sandbox.served import ServedSandbox
 from trunkline.sandbox.watchdog import Watchdog
 from trunkline.sandbox.wire import Refused, ServerLink
@@ -148,14 +148,7 @@ class IsolatedSandboxes:
         folder = self.host.state / "attempts" / name
         async with self._whole(folder):
             layers.make_layers(self.host, folder)
-            making = asyncio.create_task(asyncio.to_thread(self.cgroups.create, name, limits))
-            try:
-                cgroup = await asyncio.shield(making)
-            except OSError as error:
-                raise SandboxError(f"cannot make a cgroup: {error}") from error
-            except asyncio.CancelledError:
-                await asyncio.to_thread((await making).remove)
-                raise
+            cgroup = await make_cgroup(self.cgroups, name, limits)
         sandbox = IsolatedSandbox(self, folder, workspace, limits, cgroup)
         self.alive.add(sandbox)
         return sandbox

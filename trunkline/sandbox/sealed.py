@@ -248,16 +248,21 @@ def _pipe() -> Iterator[_Pipe]:
         pipe.close()
 
 
-@asynccontextmanager
-async def _cgroup(cgroups: CgroupTree, name: str, limits: SandboxLimits) -> AsyncIterator[Cgroup]:
+async def make_cgroup(cgroups: CgroupTree, name: str, limits: SandboxLimits) -> Cgroup:
+    """An empty one; nothing of it stays if this is cancelled. Raises SandboxError."""
     making = asyncio.create_task(asyncio.to_thread(cgroups.create, name, limits))
     try:
-        cgroup = await asyncio.shield(making)
+        return await asyncio.shield(making)
     except OSError as error:
         raise SandboxError(f"cannot make a cgroup: {error}") from error
     except asyncio.CancelledError:
         await asyncio.to_thread((await making).remove)
         raise
+
+
+@asynccontextmanager
+async def _cgroup(cgroups: CgroupTree, name: str, limits: SandboxLimits) -> AsyncIterator[Cgroup]:
+    cgroup = await make_cgroup(cgroups, name, limits)
     try:
         yield cgroup
     finally:
