@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import resource
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from trunkline.tasks.certificates.certificate import Certificate
 from trunkline.tasks.certificates.store import CertificateStore
 from trunkline.tasks.formats.harbor import HarborTask, read_harbor
 from trunkline.tasks.formats.harbor_honoured import notices, refusals
-from trunkline.tasks.swe.certify import calibration_of, certify_task, task_subject
+from trunkline.tasks.swe.certify import calibration_of, certify_task, stored_certificate, task_subject
 from trunkline.tasks.swe.container_certify import certify_container_task, container_subject
 from trunkline.tasks.swe.container_task import ContainerTask
 from trunkline.tasks.swe.environment import verdict_environment
@@ -195,16 +194,3 @@ async def verdict_place() -> AsyncIterator[tuple[IsolatedSandboxes, VerdictPlace
     environment = await asyncio.to_thread(verdict_environment)
     async with IsolatedSandboxes.open(SandboxConfig()) as sandboxes:
         yield sandboxes, VerdictPlace(sandboxes, environment)
-
-
-def cpu_seconds() -> float:
-    """Of this process and of all its children that have ended."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
-
-
-def stored_certificate(task: CodeTask) -> Certificate | None:
-    """None also for one that was edited: it counts as none."""
-    with contextlib.suppress(CertificateError):
-        return CertificateStore.default().get(task_subject(task))
-    return None

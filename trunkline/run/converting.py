@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.errors import TaskError
-from trunkline.run.certifying import stored_certificate, verdict_place
+from trunkline.run.certifying import verdict_place
 from trunkline.tasks.cache import write_whole
 from trunkline.tasks.formats.swebench import not_used, read_instances
 from trunkline.tasks.formats.swebench_tasks import export_instance, import_instance, import_notices
-from trunkline.tasks.swe.certify import calibration_of
+from trunkline.tasks.swe.certify import calibration_of, stored_certificate
 from trunkline.tasks.swe.place import VerdictPlace, oracle_changes
 from trunkline.tasks.swe.task import CodeTask, load_code_task
 

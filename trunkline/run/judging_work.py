@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.errors import CertificateError, ConfigError
-from trunkline.run.certifying import certificate_of, cpu_seconds, stored_certificate, verdict_place
+from trunkline.metrics.processes import ProcessMeter
+from trunkline.run.certifying import certificate_of, verdict_place
 from trunkline.sandbox.config import SandboxConfig
 from trunkline.tasks.formats.harbor import read_harbor
 from trunkline.tasks.swe.calibration import Calibration, calibrate
-from trunkline.tasks.swe.certify import calibration_of
+from trunkline.tasks.swe.certify import calibration_of, stored_certificate
 from trunkline.tasks.swe.container_task import ContainerTask
 from trunkline.tasks.swe.place import VerdictPlace, oracle_changes
 from trunkline.tasks.swe.script_verifier import ScriptVerifier
@@ -79,9 +80,10 @@ async def verify_work(folder: Path, source: WorkSource, *, on_step: Callable[[st
         )
         on_step("judging")
         changes = await _changes(task, source, place)
-        before = cpu_seconds()
+        meter = ProcessMeter()
+        before = meter.cpu_seconds()
         verdict = await CodeVerifier(task, known, place).judge(changes)
-        return Judged(task.task_id, certificate is not None, verdict, cpu_seconds() - before)
+        return Judged(task.task_id, certificate is not None, verdict, meter.cpu_seconds() - before)
 
 
 async def _judged_in_container(folder: Path, source: WorkSource, on_step: Callable[[str], None]) -> Judged:
@@ -112,9 +114,10 @@ async def _judged_by_script(task: CodeTask, source: WorkSource, place: VerdictPl
 
 
 async def _judged(judge: ScriptVerifier, task: CodeTask, changes: tuple[FileChange, ...], *, is_certified: bool) -> Judged:
-    before = cpu_seconds()
+    meter = ProcessMeter()
+    before = meter.cpu_seconds()
     (reward,) = await judge.verify(Work("", changes))
-    return Judged(task.task_id, is_certified, Verdict(reward.value, reward.evidence, ()), cpu_seconds() - before)
+    return Judged(task.task_id, is_certified, Verdict(reward.value, reward.evidence, ()), meter.cpu_seconds() - before)
 
 
 async def _changes(task: CodeTask, source: WorkSource, place: VerdictPlace) -> tuple[FileChange, ...]:

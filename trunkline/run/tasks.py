@@ -45,7 +45,7 @@ def list_tasks(directories: Directories) -> None:
         table.add_column(title, justify="right" if title.endswith("to pass") else "left", no_wrap=True)
     for folder in find_tasks(directories):
         table.add_row(*map(escape, _run(overview(folder))))
-    Console(width=max(_out.width, 160)).print(table, highlight=False)
+    Console(width=1000).print(table, highlight=False)  # nothing is shortened: names and folders are there to be copied
 
 
 @tasks_app.command()
@@ -80,11 +80,13 @@ def certify(
     The solution must earn 1 each time, doing nothing and every attack of the corpus 0. What has a certificate is passed over, so an
     interrupted call is taken up again. Exit codes: 0 all certified; 1 some are not, with the reasons; 2 a directory is no task.
     """
-    from trunkline.run.certifying import certify_all, cpu_seconds
+    from trunkline.metrics.processes import ProcessMeter
+    from trunkline.run.certifying import certify_all
     from trunkline.tasks.swe.taskset import find_tasks
 
     folders = find_tasks(directories)
-    before = cpu_seconds()
+    meter = ProcessMeter()
+    before = meter.cpu_seconds()
     with _Bars(len(folders)) as bars:
         outcomes = _run(certify_all(folders, jobs=jobs, repeats=repeats, force=force, on_step=bars.advance, on_end=bars.end))
     refused = [outcome for outcome in outcomes if outcome.refusal]
@@ -92,7 +94,7 @@ def certify(
         _err.print(f"not certified: {outcome.name}: {outcome.refusal}", style="red", markup=False, highlight=False, soft_wrap=True)
     for line in _grouped(outcomes):
         _print(line)
-    spent = cpu_seconds() - before
+    spent = meter.cpu_seconds() - before
     _print(f"{len(outcomes) - len(refused)} of {len(outcomes)} tasks have a certificate ({spent:.0f} CPU-seconds spent)")
     if refused:
         raise typer.Exit(1)

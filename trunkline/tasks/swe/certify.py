@@ -7,6 +7,7 @@ What a verdict is, verifier.py and script_verifier.py say. Tasks whose files are
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -20,6 +21,7 @@ from trunkline.errors import CertificateError, TaskError
 from trunkline.protocols import Sandboxes, Verifier
 from trunkline.tasks.base import Subject
 from trunkline.tasks.certificates.certificate import Certificate
+from trunkline.tasks.certificates.store import CertificateStore
 from trunkline.tasks.swe.attacks import Attack, corpus_digest, load_corpus
 from trunkline.tasks.swe.calibration import Calibration, calibrate
 from trunkline.tasks.swe.environment import verdict_environment
@@ -57,6 +59,13 @@ def task_key(task: CodeTask, attacks: Sequence[Attack] | None = None) -> str:
 def task_subject(task: CodeTask) -> Subject:
     """What the store knows it by. Raises TaskError, ConfigError."""
     return Subject(task.task_id, task_key(task), task.folder)
+
+
+def stored_certificate(task: CodeTask) -> Certificate | None:
+    """Out of our store; None also for one that was edited: it counts as none. Raises TaskError, ConfigError."""
+    with contextlib.suppress(CertificateError):
+        return CertificateStore.default().get(task_subject(task))
+    return None
 
 
 def calibration_of(certificate: Certificate) -> Calibration | None:

@@ -7,16 +7,13 @@ first verdict on a task ─► certificate in our store? ─► its calibration
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from dataclasses import dataclass, field
 
-from trunkline.errors import CertificateError, TaskError, VerifierError
+from trunkline.errors import TaskError, VerifierError
 from trunkline.protocols import SealedSandboxes, Verifier
-from trunkline.tasks.certificates.certificate import Certificate
-from trunkline.tasks.certificates.store import CertificateStore
 from trunkline.tasks.swe.calibration import calibrate
-from trunkline.tasks.swe.certify import calibration_of, task_subject
+from trunkline.tasks.swe.certify import calibration_of, stored_certificate
 from trunkline.tasks.swe.environment import verdict_environment
 from trunkline.tasks.swe.place import VerdictPlace, oracle_changes
 from trunkline.tasks.swe.script_verifier import ScriptVerifier
@@ -54,7 +51,7 @@ class Judges:
             paths = frozenset(change.path for change in await oracle_changes(task, self.place))
             load = ScriptVerifier.load
             return load(task.folder, self.place.sandboxes, oracle_paths=paths, environment=self.place.environment)
-        certificate = await asyncio.to_thread(_stored, task)
+        certificate = await asyncio.to_thread(stored_certificate, task)
         calibration = None if certificate is None else calibration_of(certificate)
         return CodeVerifier(task, calibration or await calibrate(task, self.place), self.place)
 
@@ -81,10 +78,3 @@ class Judge:
             except TaskError as error:
                 raise VerifierError(f"no verdict on {self.task.task_id}: {error}") from error
         return rewards
-
-
-def _stored(task: CodeTask) -> Certificate | None:
-    """None also for one that was edited: it counts as none."""
-    with contextlib.suppress(CertificateError):
-        return CertificateStore.default().get(task_subject(task))
-    return None
