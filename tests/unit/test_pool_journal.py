@@ -7,6 +7,7 @@ import contextlib
 import sqlite3
 import tempfile
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from trunkline.errors import ConfigError, JournalError
 from trunkline.pool.journal import Journal
 from trunkline.pool.journal_reader import JournalReader
 from trunkline.pool.journal_rows import from_json, to_json
+from trunkline.pool.journal_schema import connect_to_write
 from trunkline.types import (
     CallFacts,
     Completion,
@@ -263,6 +265,22 @@ def test_a_record_can_be_read_while_the_run_goes_on(tmp_path: Path) -> None:
                 assert record_.read_episode("g000000-a00") == an_episode()
 
     asyncio.run(record())
+
+
+def test_a_journal_that_is_there_can_be_read_from_its_first_moment(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.sqlite" for number in range(100)]
+
+    def read_at_once() -> None:
+        for path in paths:
+            while not path.exists():
+                pass
+            JournalReader.open(path).close()
+
+    with ThreadPoolExecutor(1) as reader:
+        reading = reader.submit(read_at_once)
+        for path in paths:
+            connect_to_write(path).close()
+        reading.result(timeout=60)
 
 
 def test_a_cancelled_caller_s_record_is_written_all_the_same(tmp_path: Path) -> None:

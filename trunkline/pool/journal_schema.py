@@ -8,8 +8,9 @@ read is JSON text.
 from __future__ import annotations
 
 import sqlite3
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -73,8 +74,10 @@ def connect_to_write(path: Path) -> sqlite3.Connection:
     Raises ConfigError if the path cannot be opened, is no journal, or was made by a newer schema.
     """
     try:
+        if not path.exists():
+            _create(path)
         connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise ConfigError(f"cannot open the journal {path}: {error}; choose a folder that exists and is writable") from error
     with _closed_on_error(connection, path):
         _prepare(connection, path)
@@ -121,6 +124,15 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     if mode != "wal":
         raise ConfigError(f"the file system of {path} cannot hold a journal (sqlite mode {mode!r}, not 'wal'); use a local disk")
     connection.execute("PRAGMA synchronous=FULL")
+
+
+def _create(path: Path) -> None:
+    """Makes an empty journal under another name and renames it: whoever finds a file at `path` finds a journal."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".journal-") as folder:
+        making = Path(folder) / path.name
+        with closing(sqlite3.connect(making, isolation_level=None)) as connection:
+            _create_tables(connection)
+        making.rename(path)
 
 
 def _create_tables(connection: sqlite3.Connection) -> None:
