@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -81,6 +81,18 @@ class Tools(Protocol):
 
 
 @dataclass(frozen=True)
+class Surroundings:
+    """What an attempt's sandbox has beside its workspace. `Surroundings(test_command=("python3", "-m", "pytest", "-q"))`."""
+
+    shown: tuple[tuple[Path, str], ...] = ()
+    """Paths of this host, and where they are seen inside, read-only."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """For every command in it."""
+    test_command: tuple[str, ...] = ()
+    """Runs the tests that the workspace has, or those of the files that are added to it; empty: nobody knows how."""
+
+
+@dataclass(frozen=True)
 class Assignment:
     """What an agent is given: the work, and the one way to reach the model."""
 
@@ -100,6 +112,8 @@ class Assignment:
     """The directory that its sandbox starts with; None: an empty one."""
     changes: list[FileChange] = field(default_factory=list)
     """Where the agent's side puts how the workspace was left, however the attempt ends; empty without a workspace."""
+    surroundings: Surroundings = field(default_factory=Surroundings)
+    """What its sandbox has beside that."""
 
 
 class Service(Protocol):
@@ -211,8 +225,15 @@ class Sandboxes(Protocol):
         """A workspace with the content of a directory, or an empty one. Raises SandboxError."""
         ...
 
-    async def create(self, start: Workspace | Snapshot, *, doors: Sequence[Door] = (), limits: SandboxLimits | None = None) -> Sandbox:
-        """A running sandbox with the files of `start`. Raises SandboxError."""
+    async def create(
+        self,
+        start: Workspace | Snapshot,
+        *,
+        doors: Sequence[Door] = (),
+        limits: SandboxLimits | None = None,
+        surroundings: Surroundings | None = None,
+    ) -> Sandbox:
+        """A running sandbox with the files of `start`. Raises SandboxError, also if this backend cannot show what is to be shown."""
         ...
 
     async def discard(self, start: Workspace | Snapshot) -> None:
@@ -272,6 +293,8 @@ class Attempt:
     """Judges at the end."""
     workspace: Path | None = None
     """The directory that the agent works on; None: the task has none."""
+    surroundings: Callable[[], Awaitable[Surroundings]] | None = None
+    """Makes what its sandbox has beside that, or finds it; None: nothing. Raises TaskError, SandboxError."""
 
 
 class Taskset(Protocol):

@@ -6,7 +6,7 @@ import asyncio
 import sys
 import textwrap
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from tests.integration.sandbox_scene import open_folder
 from tests.software_task import BUG, CURE, write_task
-from trunkline.agents import boxed_command
+from trunkline.agents import handover
 from trunkline.agents.boxed_command import CommandAgent
 from trunkline.agents.launch import PlainCommand
 from trunkline.agents.loop_settings import LoopSettings
@@ -28,6 +28,7 @@ from trunkline.protocols import Agent, Assignment
 from trunkline.sandbox.config import SandboxConfig
 from trunkline.sandbox.isolated import IsolatedSandboxes
 from trunkline.tasks.lookup.taskset import LookupConfig, LookupTaskset
+from trunkline.tasks.swe.surroundings import surroundings_of
 from trunkline.tasks.swe.task import CodeTask
 from trunkline.types import Message
 
@@ -164,7 +165,7 @@ async def test_what_was_written_before_a_limit_was_spent_is_told(scene: Scene, t
 async def test_more_changes_than_are_read_end_the_attempt_as_its_own_doing_and_the_record_says_so(
     scene: Scene, task: CodeTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(boxed_command, "MAX_CHANGES_BYTES", 2**16)
+    monkeypatch.setattr(handover, "MAX_CHANGES_BYTES", 2**16)
     assignment = given(task)
     with pytest.raises(LimitExceeded, match="more than 65,536 bytes of changes"):
         await scene.agent("open('big', 'wb').write(b'x' * 2**17)").run(assignment)
@@ -175,7 +176,7 @@ async def test_more_changes_than_are_read_end_the_attempt_as_its_own_doing_and_t
 async def test_a_workspace_that_cannot_be_read_in_time_gives_no_verdict_even_if_the_attempt_was_cancelled(
     scene: Scene, task: CodeTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(boxed_command, "READ_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(handover, "READ_TIMEOUT_S", 0.0)
     working = asyncio.create_task(scene.agent("import time\ndone()\ntime.sleep(600)").run(given(task)))
     await asyncio.wait_for(scene.done.wait(), 60)
     working.cancel()
@@ -202,6 +203,17 @@ async def test_the_shell_agent_of_the_examples_runs_what_the_model_says_and_show
     assert await scene.program(EXAMPLE.read_text()).run(assignment) == "DONE"
     assert CURE.encode() in told(assignment)["shop/__init__.py"]
     assert b"2 passed" in scene.asked[1] and b"[exit status 0]" in scene.asked[1]
+
+
+async def test_a_program_is_told_the_command_that_runs_the_tests_under_the_tasks_own_environment(scene: Scene, task: CodeTask) -> None:
+    code = """
+        import subprocess
+        ran = subprocess.run(["sh", "-c", os.environ["TRUNKLINE_TEST_COMMAND"]], capture_output=True, text=True)
+        print(ran.returncode, ran.stdout.splitlines()[-1], os.environ.get("PYTHONPATH"))
+    """
+    assignment = replace(given(task), surroundings=await surroundings_of(task, None))
+    answer = await scene.agent(code).run(assignment)
+    assert answer.startswith("0 2 passed") and answer.endswith("None")
 
 
 async def test_an_agent_sees_neither_solution_nor_hidden_tests(scene: Scene, task: CodeTask) -> None:

@@ -185,3 +185,8 @@ async def test_attacks_that_a_script_pays_for_are_named(place: VerdictPlace, san
     refusal = await refusal_of(task, place, sandboxes, ["source-exit", "conftest-exit"])
     assert "'source-exit' must earn 0, 1 of 1 verdicts: 1" in refusal and "conftest-exit" not in refusal
     assert refusal.endswith('verifier = "pytest" in [metadata.trunkline] of task.toml')
+
+
+async def test_task_of_a_language_without_attacks_is_refused(place, sandboxes, tmp_path):
+    task = write_task(tmp_path, **{"task.toml": SCRIPT, "environment/javascript.toml": "packages = []\n"})
+    assert "our attacks are Python's" in await refusal_of(task, place, sandboxes)

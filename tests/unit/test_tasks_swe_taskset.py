@@ -78,7 +78,7 @@ def test_a_split_that_is_empty_on_purpose_has_no_task(folder: Path) -> None:
 
 
 def test_a_mistake_in_the_options_names_the_place(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"taskset.options.path: .*known are \['heldout_share', 'paths'\]"):
+    with pytest.raises(ConfigError, match=r"taskset.options.path: .*known are \['heldout_paths', 'heldout_share', 'paths', "):
         load_taskset("swe", {"paths": [str(folder)], "path": "x"})
     with pytest.raises(TaskError, match=r"nowhere is no task and holds none"):
         load(tmp_path / "nowhere")
@@ -147,3 +147,35 @@ def test_tasks_below_this_python_are_refused_however_they_are_named(folder: Path
     monkeypatch.setattr("sys.prefix", str(folder))
     with pytest.raises(ConfigError, match=r"agents would see"):
         check_agent_fits(recipe(agent={"command": ["python3"]}), load(tmp_path / "link"))
+
+
+def test_splits_may_be_named_by_their_paths(folder: Path) -> None:
+    options = {"paths": [folder / "a"], "heldout_paths": [folder / "b"], "unseen_paths": [folder / "c"]}
+    taskset = SweTaskset.from_options(options)
+    found = {split: taskset.task(split, 5).task_id for split in taskset.splits}
+    assert found == {"train": "test/a", "heldout": "test/b", "unseen": "test/c"}
+    assert len(taskset.subjects()) == 3
+
+
+def test_held_out_paths_and_a_share_contradict_each_other(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="heldout_paths and heldout_share both say what is held out"):
+        SweTaskset.from_options({"paths": [folder / "a"], "heldout_paths": [folder / "b"], "heldout_share": 0.5})
+
+
+def test_the_same_task_in_two_splits_is_refused(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="two tasks are called 'test/a'"):
+        SweTaskset.from_options({"paths": [folder / "a"], "heldout_paths": [folder]})
+
+
+def test_the_tool_loop_fits_once_it_has_tools_on_the_workspace(folder: Path) -> None:
+    check_agent_fits(recipe(agent={"workspace": {"tools": ["read"]}}), load(folder))
+
+
+def test_tools_on_the_workspace_are_of_our_own_loop_outside_of_sandboxes() -> None:
+    tools = {"tools": ["read"]}
+    with pytest.raises(ValueError, match="agent.workspace is of our own loop"):
+        recipe(agent={"command": ["true"], "workspace": tools})
+    with pytest.raises(ValueError, match="with agent.workspace.tools the loop stays outside"):
+        recipe(agent={"workspace": tools}, sandbox={"kind": "isolated"})
+    with pytest.raises(ValueError, match="each tool is offered once"):
+        recipe(agent={"workspace": {"tools": ["read", "read"]}})

@@ -9,19 +9,18 @@ sandbox: ───────────────────────�
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import tempfile
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
+from trunkline.agents.handover import then_end
 from trunkline.agents.launch import Launch, Launcher, Places, read_answer
 from trunkline.agents.prepared import PreparedWorkspaces
 from trunkline.agents.program import act_of, complaint, model_environment, prompt_text, task_file
 from trunkline.agents.tool_server import ToolDoor, serve_tools
-from trunkline.errors import AgentError, CommandNotStarted, ConfigError, FileAccessError, LimitExceeded, SandboxError, TrunklineError
+from trunkline.errors import AgentError, CommandNotStarted, ConfigError
 from trunkline.protocols import Assignment, Sandbox, Sandboxes, Workspace
 from trunkline.sandbox.host import WORKSPACE
 from trunkline.sandbox.proxy import AllowedHosts, serve_proxy
@@ -30,10 +29,6 @@ from trunkline.types import Command, Door, SandboxAct
 MODEL_PORT = 8700
 TOOLS_PORT = 8701
 PROXY_PORT = 8702
-MAX_CHANGES_BYTES = 64 * 2**20
-"""Of what an attempt may change in the workspace that its task gives; more is read by nobody, and judged as nothing."""
-READ_TIMEOUT_S = 30.0
-"""For reading that, at the end of an attempt."""
 _TASK_PATH = "/home/agent/.trunkline/task.json"
 _PROMPT_PATH = "/home/agent/.trunkline/prompt.txt"
 
@@ -92,8 +87,8 @@ class CommandAgent:
                     note = serve_proxy(self._allowed_hosts, doors[-1].socket, lambda words: acts.append(SandboxAct("proxy", words)))
                     await stack.enter_async_context(note)
                 start = self._workspace if assignment.workspace is None else await self._prepared.of(assignment.workspace)
-                sandbox = await self._sandboxes.create(start, doors=doors)
-                return await _then_end(self._work(sandbox, assignment, tools), sandbox, assignment)
+                sandbox = await self._sandboxes.create(start, doors=doors, surroundings=assignment.surroundings)
+                return await then_end(self._work(sandbox, assignment, tools), lambda: sandbox, assignment)
 
     async def discard(self) -> None:
         """Removes the workspaces that it prepared; no attempt is at work any more. Raises SandboxError."""
@@ -124,56 +119,6 @@ class CommandAgent:
         proxy, own = f"http://127.0.0.1:{PROXY_PORT}", "127.0.0.1,localhost"
         names = {"HTTP_PROXY": proxy, "HTTPS_PROXY": proxy, "NO_PROXY": own}
         return names | {name.lower(): value for name, value in names.items()}
-
-
-async def _then_end(work: Coroutine[Any, Any, str], sandbox: Sandbox, assignment: Assignment) -> str:
-    """What the work returns or raises, once the sandbox has ended; reading and ending are not cut short by a cancellation."""
-    answer = ""
-    cause: BaseException | None = None
-    try:
-        answer = await work
-    except BaseException as error:  # noqa: BLE001 - raised again below, once nothing of the sandbox is left
-        cause = error
-    ending = asyncio.create_task(_end(sandbox, assignment))
-    try:
-        await asyncio.shield(ending)
-    except asyncio.CancelledError as error:
-        cause = error
-        await asyncio.wait([ending])
-    lost = ending.result()
-    if lost is not None and (cause is None or isinstance(cause, asyncio.CancelledError)):
-        raise lost from cause  # a verdict on nothing would be unjust
-    if cause is not None:
-        raise cause
-    return answer
-
-
-async def _end(sandbox: Sandbox, assignment: Assignment) -> TrunklineError | None:
-    """Ends the sandbox, after reading how the workspace was left if the task gave one; why that cannot be read, if so."""
-    lost = None
-    try:
-        if assignment.workspace is not None:
-            lost = await _read_changes(sandbox, assignment)
-    finally:
-        await sandbox.destroy()
-        assignment.acts.extend(sandbox.acts)
-        if lost is not None:
-            assignment.acts.append(SandboxAct("lost", str(lost)))
-    return lost
-
-
-async def _read_changes(sandbox: Sandbox, assignment: Assignment) -> TrunklineError | None:
-    try:
-        async with asyncio.timeout(READ_TIMEOUT_S):
-            assignment.changes.extend(await sandbox.files.diff(max_bytes=MAX_CHANGES_BYTES))
-    except FileAccessError:
-        return LimitExceeded(f"the agent left more than {MAX_CHANGES_BYTES:,} bytes of changes in its workspace; nothing of them is judged")
-    except LimitExceeded as error:
-        return LimitExceeded(f"nothing can be read of the workspace: {error}")
-    except (SandboxError, TimeoutError) as error:
-        why = str(error) or f"it took longer than {READ_TIMEOUT_S:g} s"
-        return SandboxError(f"nothing can be read of the workspace: {why}")
-    return None
 
 
 def _places(assignment: Assignment, tools: ToolDoor) -> Places:

@@ -28,7 +28,10 @@ MAX_ANSWER_BYTES = 64 * 2**10
 """Of stdout; a longer answer is cut and ends with a line that says so."""
 MAX_PROMPT_BYTES = 96 * 2**10
 """Of TRUNKLINE_PROMPT: Linux holds one variable to 128 KiB. A longer prompt is in TRUNKLINE_TASK alone."""
-IN_A_SANDBOX = "set agent.command or agent.adapter, and sandbox.kind to 'isolated', 'container', or not at all"
+IN_A_SANDBOX = (
+    "give our loop tools on it (agent.workspace.tools), or set agent.command or agent.adapter, and sandbox.kind to 'isolated', "
+    "'container', or not at all"
+)
 """What to do about an agent that is in none."""
 STDERR_TAIL_BYTES = 4096
 """Of stderr, in the complaint about a failed program."""

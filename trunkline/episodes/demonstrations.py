@@ -13,7 +13,7 @@ from trunkline.gateway.base import Renderer
 from trunkline.gateway.conversation import render_conversation
 from trunkline.protocols import Taskset
 from trunkline.tasks.base import DemonstratingTaskset
-from trunkline.types import Completion, Demonstration, Episode, Task
+from trunkline.types import Completion, Demonstration, Episode, Task, ToolSpec
 
 if TYPE_CHECKING:
     from trunkline.agents.context_management import ContextManagement
@@ -38,19 +38,20 @@ def render_demonstrations(
     decision_noise: float,
     other_weight: float = 0.1,
     managed: Managed | None = None,
+    agent_tools: Sequence[ToolSpec] = (),
 ) -> list[Demonstration]:
     """One demonstration a task, exactly the tokens of a live conversation.
 
     Under context management a conversation has several contexts; one of them is drawn. Weight 1 on tokens that the model would
-    have sampled in it, `other_weight` on all others but the first, which has none. Raises ConfigError for a taskset that cannot
-    demonstrate.
+    have sampled in it, `other_weight` on all others but the first, which has none. `agent_tools` are offered beside the task's.
+    Raises ConfigError for a taskset that cannot demonstrate.
     """
     if not isinstance(taskset, DemonstratingTaskset):
         raise ConfigError(f"taskset {taskset.name!r} has no demonstrations; set cold_start.steps = 0")
     demonstrations = []
     for task in tasks:
         messages = taskset.demonstrate(task, rng, decision_noise=decision_noise)
-        tools = taskset.open(task).tools.specs
+        tools = (*taskset.open(task).tools.specs, *agent_tools)
         if managed is not None and rng.random() < managed.share:
             rendered = rng.choice(managed_branches(renderer, managed.method, messages, tools))
         else:

@@ -37,7 +37,7 @@ from trunkline.errors import (
 from trunkline.gateway.gateway import Gateway
 from trunkline.gateway.sampling import SamplingHold
 from trunkline.gateway.sessions import OpenSession, SessionBudget
-from trunkline.protocols import Agent, Assignment, Attempt, EpisodeSpec, Taskset, Verifier
+from trunkline.protocols import Agent, Assignment, Attempt, EpisodeSpec, Surroundings, Taskset, Verifier
 from trunkline.types import Boundary, Episode, EpisodeStatus, Failure, FileChange, Reward, SandboxAct, Work
 
 _SHORTEST_WAIT_S = 0.02
@@ -188,7 +188,8 @@ class AttemptRunner:
         try:
             attempt = self._taskset.open(spec.task)
             left.workspace = attempt.workspace
-            assignment = self._assignment(spec, attempt, session, left)
+            surroundings = Surroundings() if attempt.surroundings is None else await attempt.surroundings()
+            assignment = self._assignment(spec, attempt, session, left, surroundings)
             try:
                 work = await self._supervise(assignment)
                 if work.cut_by is None and self._has_run_out(name, answer=work.answer):
@@ -206,7 +207,7 @@ class AttemptRunner:
         rewards = (*verdict, *component_rewards(self._rewards, verdict, completions, messages, attempt.tools.specs))
         return _Outcome("finished" if work.cut_by is None else "deadline", rewards, work.cut_by)
 
-    def _assignment(self, spec: EpisodeSpec, attempt: Attempt, session: OpenSession, left: _Left) -> Assignment:
+    def _assignment(self, spec: EpisodeSpec, attempt: Attempt, session: OpenSession, left: _Left, surroundings: Surroundings) -> Assignment:
         return Assignment(
             spec.task.prompt,
             attempt.tools,
@@ -216,6 +217,7 @@ class AttemptRunner:
             acts=left.acts,
             workspace=attempt.workspace,
             changes=left.changes,
+            surroundings=surroundings,
         )
 
     async def _supervise(self, assignment: Assignment) -> _Ending:

@@ -18,6 +18,7 @@ from trunkline.agents.loop_settings import LoopSettings
 from trunkline.agents.program import IN_A_SANDBOX
 from trunkline.agents.tool_loop import ToolLoop, shared_http
 from trunkline.agents.unsafe_command import UnsafeCommandAgent
+from trunkline.agents.workspace_loop import WorkspaceLoop
 from trunkline.asgi import serve_uds
 from trunkline.errors import ConfigError
 from trunkline.protocols import Agent, Taskset
@@ -35,7 +36,7 @@ async def make_agent(recipe: Recipe, gateway_app: Any, sockets: Path, stack: con
     """
     command, kind = _command(recipe), _kind(recipe)
     if kind is None:
-        return ToolLoop(await stack.enter_async_context(shared_http()), loop_settings(recipe))
+        return await _tool_loop(recipe, stack)
     if kind == "unsafe":
         return UnsafeCommandAgent(command)
     launcher, needed = _launcher(recipe, command)
@@ -51,13 +52,22 @@ async def make_agent(recipe: Recipe, gateway_app: Any, sockets: Path, stack: con
     return agent
 
 
+async def _tool_loop(recipe: Recipe, stack: contextlib.AsyncExitStack) -> Agent:
+    loop = ToolLoop(await stack.enter_async_context(shared_http()), loop_settings(recipe))
+    if not recipe.agent.workspace.tools:
+        return loop
+    agent = WorkspaceLoop(loop, recipe.agent.workspace, await stack.enter_async_context(open_sandboxes(recipe.sandbox)))
+    stack.push_async_callback(agent.discard)
+    return agent
+
+
 def check_agent_fits(recipe: Recipe, taskset: Taskset) -> None:
     """Before anything is written. Raises ConfigError if the taskset's workspaces need a sandbox that the recipe's agent is not in, or
     if that sandbox would show solutions or hidden tests."""
     if not isinstance(taskset, SandboxedTaskset):
         return
-    kind = _kind(recipe)
-    if kind in (None, "unsafe"):
+    kind, has_tools = _kind(recipe), bool(recipe.agent.workspace.tools)
+    if kind == "unsafe" or (kind is None and not has_tools):
         who = "our own loop in this process" if kind is None else "a program on this host (sandbox.kind='unsafe')"
         raise ConfigError(
             f"taskset {taskset.name!r} gives directories to work on, which is done in a sandbox alone, and the recipe's agent is {who}; "
@@ -65,7 +75,8 @@ def check_agent_fits(recipe: Recipe, taskset: Taskset) -> None:
         )
     if kind == "container":
         return  # it sees its image, and nothing of this host
-    shown = without_covered([*default_toolchain(), *recipe.sandbox.toolchain, *_launcher(recipe, _command(recipe))[1]])
+    needed = () if has_tools else _launcher(recipe, _command(recipe))[1]
+    shown = without_covered([*default_toolchain(), *recipe.sandbox.toolchain, *needed])
     for secret in (folder.resolve() for folder in taskset.secret_folders):
         for path in (path.resolve() for path in shown):
             if secret == path or secret in path.parents or path in secret.parents:

@@ -22,7 +22,7 @@ from trunkline.tasks.swe.certify import calibration_of, certify_task, stored_cer
 from trunkline.tasks.swe.container_certify import certify_container_task, container_subject
 from trunkline.tasks.swe.container_task import ContainerTask
 from trunkline.tasks.swe.environment import verdict_environment
-from trunkline.tasks.swe.place import VerdictPlace
+from trunkline.tasks.swe.place import VerdictPlace, place_of
 from trunkline.tasks.swe.task import CodeTask, load_code_task, read_settings
 
 OnStep = Callable[[str, str, int, int], None]
@@ -53,7 +53,7 @@ async def overview(folder: Path) -> tuple[str, ...]:
     certificate = stored_certificate(task)
     calibration = None if certificate is None else calibration_of(certificate)
     numbers = ("", "") if calibration is None else (str(len(calibration.fail_to_pass)), str(len(calibration.pass_to_pass)))
-    judge = "its tests" if task.settings.verifier == "pytest" else "its script"
+    judge = {"pytest": "its tests", "script": "its script", "inversion": "faults to notice"}[task.settings.verifier]
     heldout = "yes" if task.heldout else "no"
     return (task.task_id, task.settings.kind, judge, "yes" if certificate else "no", *numbers, heldout, where)
 
@@ -162,7 +162,9 @@ class _Trying:
     on_step: Callable[[str, int, int], None]
 
     async def here(self, task: CodeTask, place: _Place) -> Certificate:
-        return await certify_task(task, place[1], sandboxes=place[0], repeats=self.repeats, on_step=self.on_step)
+        self.on_step("its environment", 0, self.repeats)
+        own = await place_of(task, place[0])
+        return await certify_task(task, own, sandboxes=place[0], repeats=self.repeats, on_step=self.on_step)
 
     async def in_containers(self, harbor: HarborTask) -> Certificate:
         self.on_step("its image", 0, self.repeats)

@@ -12,13 +12,15 @@ from typing import Any
 
 from trunkline.errors import CertificateError, ConfigError
 from trunkline.metrics.processes import ProcessMeter
+from trunkline.protocols import Verifier
 from trunkline.run.certifying import certificate_of, verdict_place
 from trunkline.sandbox.config import SandboxConfig
 from trunkline.tasks.formats.harbor import read_harbor
 from trunkline.tasks.swe.calibration import Calibration, calibrate
 from trunkline.tasks.swe.certify import calibration_of, stored_certificate
 from trunkline.tasks.swe.container_task import ContainerTask
-from trunkline.tasks.swe.place import VerdictPlace, oracle_changes
+from trunkline.tasks.swe.inversion.verifier import InversionVerifier
+from trunkline.tasks.swe.place import VerdictPlace, oracle_changes, place_of
 from trunkline.tasks.swe.script_verifier import ScriptVerifier
 from trunkline.tasks.swe.task import CodeTask, load_code_task
 from trunkline.tasks.swe.verifier import CodeVerifier, Verdict
@@ -71,9 +73,11 @@ async def verify_work(folder: Path, source: WorkSource, *, on_step: Callable[[st
         return await _judged_in_container(folder, source, on_step)
     task = load_code_task(folder)
     certificate = stored_certificate(task)
-    async with verdict_place() as (_, place):
-        if task.settings.verifier == "script":
-            return await _judged_by_script(task, source, place, is_certified=certificate is not None)
+    async with verdict_place() as (sandboxes, _):
+        on_step("its environment")
+        place = await place_of(task, sandboxes)
+        if task.settings.verifier != "pytest":
+            return await _judged_otherwise(task, source, place, is_certified=certificate is not None)
         calibration = None if certificate is None else calibration_of(certificate)
         known: Calibration = calibration or await calibrate(
             task, place, on_step=lambda words: on_step(f"no certificate, so calibrating: {words}")
@@ -106,14 +110,16 @@ async def _is_certified(folder: Path) -> bool:
     return False
 
 
-async def _judged_by_script(task: CodeTask, source: WorkSource, place: VerdictPlace, *, is_certified: bool) -> Judged:
+async def _judged_otherwise(task: CodeTask, source: WorkSource, place: VerdictPlace, *, is_certified: bool) -> Judged:
     changes = await _changes(task, source, place)
+    if task.settings.verifier == "inversion":
+        return await _judged(InversionVerifier.load(task, place), task, changes, is_certified=is_certified)
     paths = frozenset(change.path for change in await oracle_changes(task, place))
     judge = ScriptVerifier.load(task.folder, place.sandboxes, oracle_paths=paths, environment=place.environment)
     return await _judged(judge, task, changes, is_certified=is_certified)
 
 
-async def _judged(judge: ScriptVerifier, task: CodeTask, changes: tuple[FileChange, ...], *, is_certified: bool) -> Judged:
+async def _judged(judge: Verifier, task: CodeTask, changes: tuple[FileChange, ...], *, is_certified: bool) -> Judged:
     meter = ProcessMeter()
     before = meter.cpu_seconds()
     (reward,) = await judge.verify(Work("", changes))

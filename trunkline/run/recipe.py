@@ -17,6 +17,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from trunkline.agents.context_config import ContextConfig, SubAgentsConfig
+from trunkline.agents.workspace_config import WorkspaceConfig
 from trunkline.episodes.config import RewardsConfig
 from trunkline.errors import ConfigError
 from trunkline.metrics.writers import MetricsConfig
@@ -83,6 +84,7 @@ class AgentConfig(_Section):
     temperature: float = Field(1.0, gt=0, description="Held for every training completion, whatever the agent asks.")
     context: ContextConfig = Field(ContextConfig(), description="What of a conversation the model sees next.")
     sub_agents: SubAgentsConfig = Field(SubAgentsConfig(), description="Conversations that the agent starts for parts of its work.")
+    workspace: WorkspaceConfig = Field(WorkspaceConfig(), description="Tools of the tool loop on the directory that a task gives.")
 
 
 class ColdStartConfig(_Section):
@@ -197,9 +199,15 @@ class Recipe(_Section):
         for section, value, default in (
             ("context", self.agent.context, ContextConfig()),
             ("sub_agents", self.agent.sub_agents, SubAgentsConfig()),
+            ("workspace", self.agent.workspace, WorkspaceConfig()),
         ):
             if (self.agent.command or self.agent.adapter) and value != default:
                 raise ValueError(f"agent.{section} is of our own loop, but the recipe names another agent; remove one of the two")
+        if self.agent.workspace.tools and self.sandbox.kind is not None:
+            raise ValueError(
+                f"with agent.workspace.tools the loop stays outside and its tools have sandboxes, got sandbox.kind={self.sandbox.kind!r}; "
+                "leave it out"
+            )
         if self.cold_start.managed_share and self.agent.context.method == "keep_all":
             raise ValueError("cold_start.managed_share shows what agent.context leaves; set agent.context.method")
         return self

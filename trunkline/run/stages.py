@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from trunkline.agents.context_management import load_method
+from trunkline.agents.workspace_tools import workspace_specs
 from trunkline.episodes.demonstrations import Managed, demonstrations_from_episodes, render_demonstrations
 from trunkline.evals.heldout import succeeded
 from trunkline.gateway.base import Renderer
@@ -100,6 +101,7 @@ class DemonstrationStream:
             decision_noise=self._config.decision_noise,
             other_weight=self._config.other_weight,
             managed=self._managed,
+            agent_tools=workspace_specs(self._bench.recipe.agent.workspace),
         )
         return [demonstrations[i : i + size] for i in range(0, len(demonstrations), size)]
 

@@ -16,11 +16,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from trunkline.errors import ConfigError
+from trunkline.run.mine_command import mine
 
 if TYPE_CHECKING:
     from trunkline.run.certifying import Outcome
 
-tasks_app = typer.Typer(no_args_is_help=True, help="Software tasks: list, show, certify, verify, new, import, export.")
+tasks_app = typer.Typer(no_args_is_help=True, help="Software tasks: list, show, certify, verify, mine, new, import, export.")
+tasks_app.command()(mine)
 _out = Console()
 _err = Console(stderr=True)
 

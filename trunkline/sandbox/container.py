@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.errors import ConfigError, FileAccessError, LimitExceeded, SandboxError, SandboxUnavailable
-from trunkline.protocols import Snapshot, Workspace
+from trunkline.protocols import Snapshot, Surroundings, Workspace
 from trunkline.sandbox import archive, inside
 from trunkline.sandbox.config import SandboxConfig
 from trunkline.sandbox.docker_engine import Engine
@@ -116,11 +116,16 @@ class ContainerSandboxes:
             await asyncio.shield(self.engine.remove_container(name))
 
     async def create(
-        self, start: Workspace | Snapshot, *, doors: Sequence[Door] = (), limits: SandboxLimits | None = None
+        self,
+        start: Workspace | Snapshot,
+        *,
+        doors: Sequence[Door] = (),
+        limits: SandboxLimits | None = None,
+        surroundings: Surroundings | None = None,
     ) -> ContainerSandbox:
-        """See `Sandboxes`."""
+        """See `Sandboxes`. What is shown lies beside the image's own files: an interpreter that they need is the image's."""
         workspace = start.workspace if isinstance(start, Snapshot) else start
-        sandbox = ContainerSandbox(self, self._next_name(), workspace, limits or self.limits)
+        sandbox = ContainerSandbox(self, self._next_name(), workspace, limits or self.limits, surroundings or Surroundings())
         self.alive.add(sandbox)
         try:
             await sandbox.begin(start.location, doors)
@@ -133,7 +138,7 @@ class ContainerSandboxes:
         """Another sandbox with a copy of this one's files, taken while its processes stand still. Processes are not copied."""
         snapshot = await sandbox.snapshot()
         try:
-            return await self.create(snapshot, doors=doors, limits=sandbox.limits)
+            return await self.create(snapshot, doors=doors, limits=sandbox.limits, surroundings=sandbox.surroundings)
         finally:
             await asyncio.shield(self.discard(snapshot))
 
@@ -262,8 +267,11 @@ class ContainerSandboxes:
 class ContainerSandbox(ServedSandbox):
     """Implements `trunkline.protocols.Sandbox`: one container with a server in it."""
 
-    def __init__(self, owner: ContainerSandboxes, name: str, workspace: Workspace, limits: SandboxLimits) -> None:
+    def __init__(
+        self, owner: ContainerSandboxes, name: str, workspace: Workspace, limits: SandboxLimits, surroundings: Surroundings
+    ) -> None:
         super().__init__(limits)
+        self.surroundings = surroundings
         self.name = name
         """Of the container."""
         self.workspace = workspace
@@ -281,6 +289,7 @@ class ContainerSandbox(ServedSandbox):
                 _listen(listener, self._control)
                 mounts = {self._owner.folder / "inside.py": _SERVER, self._control: _CONTROL}
                 mounts |= {door.socket.absolute(): f"{DOORS}/{index}" for index, door in enumerate(doors)}
+                mounts |= {source.absolute(): target for source, target in self.surroundings.shown}
                 await self._owner.make_container(self.name, image, limits=self.limits, mounts=mounts)
                 await self._engine.ask("start a container", self._engine.api.start, self.name)
                 link = self._link = await ServerLink.over(await self._first_caller(listener))
@@ -343,7 +352,7 @@ class ContainerSandbox(ServedSandbox):
         rlimits = {resource.RLIMIT_NOFILE: self.limits.num_open_files, resource.RLIMIT_FSIZE: self.limits.disk_bytes}
         return {
             "workspace": WORKSPACE,
-            "environment": self._owner.environment,
+            "environment": {**self._owner.environment, **self.surroundings.variables},
             "limits": [(kind, value, value) for kind, value in rlimits.items()],
             "doors": [(door.port, f"{DOORS}/{index}") for index, door in enumerate(doors)],
         }

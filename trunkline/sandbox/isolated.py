@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.errors import SandboxError, SandboxUnavailable
-from trunkline.protocols import Snapshot, Workspace
+from trunkline.protocols import Snapshot, Surroundings, Workspace
 from trunkline.sandbox import layers
 from trunkline.sandbox.cgroups import Cgroup, CgroupTree
 from trunkline.sandbox.config import SandboxConfig
@@ -97,10 +97,15 @@ class IsolatedSandboxes:
         return Workspace(str(target))
 
     async def create(
-        self, start: Workspace | Snapshot, *, doors: Sequence[Door] = (), limits: SandboxLimits | None = None
+        self,
+        start: Workspace | Snapshot,
+        *,
+        doors: Sequence[Door] = (),
+        limits: SandboxLimits | None = None,
+        surroundings: Surroundings | None = None,
     ) -> IsolatedSandbox:
         """See `Sandboxes`."""
-        sandbox = await self._new(start.workspace if isinstance(start, Snapshot) else start, limits or self.limits)
+        sandbox = await self._new(start.workspace if isinstance(start, Snapshot) else start, limits or self.limits, surroundings)
         try:
             if isinstance(start, Snapshot):
                 await layers.copy_layers(self.host, Path(start.location), sandbox.folder)
@@ -122,7 +127,7 @@ class IsolatedSandboxes:
 
     async def fork(self, sandbox: IsolatedSandbox, *, doors: Sequence[Door] = ()) -> IsolatedSandbox:
         """Another sandbox with a copy of this one's files, taken while its processes stand still. Processes are not copied."""
-        other = await self._new(sandbox.workspace, sandbox.limits)
+        other = await self._new(sandbox.workspace, sandbox.limits, sandbox.surroundings)
         try:
             await sandbox.copy_to(other.folder)
             await other.begin(doors)
@@ -143,13 +148,13 @@ class IsolatedSandboxes:
         """See `Sandboxes`."""
         await layers.remove(self.host, Path(start.location))
 
-    async def _new(self, workspace: Workspace, limits: SandboxLimits) -> IsolatedSandbox:
+    async def _new(self, workspace: Workspace, limits: SandboxLimits, surroundings: Surroundings | None) -> IsolatedSandbox:
         name = self._next_name()
         folder = self.host.state / "attempts" / name
         async with self._whole(folder):
             layers.make_layers(self.host, folder)
             cgroup = await make_cgroup(self.cgroups, name, limits)
-        sandbox = IsolatedSandbox(self, folder, workspace, limits, cgroup)
+        sandbox = IsolatedSandbox(self, folder, workspace, limits, cgroup, surroundings or Surroundings())
         self.alive.add(sandbox)
         return sandbox
 
@@ -192,10 +197,19 @@ class IsolatedSandboxes:
 class IsolatedSandbox(ServedSandbox):
     """Implements `trunkline.protocols.Sandbox`: one process namespace with a server in it."""
 
-    def __init__(self, owner: IsolatedSandboxes, folder: Path, workspace: Workspace, limits: SandboxLimits, cgroup: Cgroup) -> None:
+    def __init__(
+        self,
+        owner: IsolatedSandboxes,
+        folder: Path,
+        workspace: Workspace,
+        limits: SandboxLimits,
+        cgroup: Cgroup,
+        surroundings: Surroundings,
+    ) -> None:
         super().__init__(limits)
         self.folder = folder
         self.workspace = workspace
+        self.surroundings = surroundings
         self._owner = owner
         self._cgroup = cgroup
         self._process: asyncio.subprocess.Process | None = None
@@ -268,6 +282,7 @@ class IsolatedSandbox(ServedSandbox):
         host = self._owner.host
         mounts = [Mount(self.folder / "home", HOME, is_writable=True), Mount(self.folder / "tmp", "/tmp", is_writable=True)]
         mounts += [Mount(door.socket, f"{DOORS}/{index}") for index, door in enumerate(doors)]
+        mounts += [Mount(source, target) for source, target in self.surroundings.shown]
         try:
             layers.clear_way(self.folder, host.toolchain)
         except OSError as error:
@@ -354,7 +369,8 @@ class IsolatedSandbox(ServedSandbox):
         return await asyncio.to_thread((self.folder / "log").read_text, errors="replace")
 
     def _environment(self) -> dict[str, str]:
-        return {"PATH": self._owner.host.search_path, "HOME": HOME, "TMPDIR": "/tmp", "LANG": "C.UTF-8", "USER": "agent", "TERM": "dumb"}
+        own = {"PATH": self._owner.host.search_path, "HOME": HOME, "TMPDIR": "/tmp", "LANG": "C.UTF-8", "USER": "agent", "TERM": "dumb"}
+        return {**own, **self.surroundings.variables}
 
     def _rlimits(self) -> list[tuple[int, int, int]]:
         """Of each command's processes; counted in the sandbox's own user namespace."""

@@ -52,5 +52,7 @@ class Draft:
     """mined, or how it was made of that: injected, merged, inverted, review."""
     instruction: str = ""
     """What the agent is told; '' until there is a statement."""
+    heldout: str = ""
+    """Held-out inputs (the text of tests/heldout.py); '' if there are none."""
     facts: Mapping[str, str] = field(default_factory=dict)
     """For [metadata.factory] of its task.toml."""

@@ -28,6 +28,8 @@ class Results:
     """Why the run says nothing, in words: nothing could be collected, the runner refused its arguments, out of time; '' if it does."""
     faults: Mapping[str, str] = field(default_factory=dict)
     """Files that could not be loaded, and the last line of why."""
+    durations: Mapping[str, float] = field(default_factory=dict)
+    """Seconds by test, where the runner tells."""
     seconds: float = 0.0
     """Wall time."""
 
@@ -81,7 +83,10 @@ class Language(Protocol):
     frozenset({'tests/test_a.py::test_b'})
     """
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Such as 'python'."""
+        ...
 
     def role_of(self, path: str) -> Role:
         """Of a file of a project."""

@@ -13,7 +13,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Literal
 
 from pydantic import ValidationError
 
@@ -24,22 +23,26 @@ from trunkline.tasks.certificates.certificate import Certificate
 from trunkline.tasks.certificates.store import CertificateStore
 from trunkline.tasks.swe.attacks import Attack, corpus_digest, load_corpus
 from trunkline.tasks.swe.calibration import Calibration, calibrate
-from trunkline.tasks.swe.environment import verdict_environment
+from trunkline.tasks.swe.environment import environment_key
+from trunkline.tasks.swe.inversion.certifying import inversion_attacks_digest, load_inversion_attacks, prepare_inversion
 from trunkline.tasks.swe.material import Material, changed_sources, gather_material
 from trunkline.tasks.swe.place import VerdictPlace, oracle_changes
 from trunkline.tasks.swe.script_attacks import load_script_attacks, script_attacks_digest
 from trunkline.tasks.swe.script_verifier import ScriptVerifier
 from trunkline.tasks.swe.sheets import function_of
-from trunkline.tasks.swe.task import CodeTask, task_digest
+from trunkline.tasks.swe.task import CodeTask, Judging, task_digest
 from trunkline.tasks.swe.trial import NUM_NO_OP, Prepared, Steps, Trial
 from trunkline.tasks.swe.verifier import CodeVerifier
 from trunkline.types import FileChange
 
-_SOURCES = ("tasks/swe/**/*.py", "tasks/certificates/*.py", "tasks/formats/harbor*.py")
+_SOURCES = (
+    "tasks/swe/**/*.py", "tasks/certificates/*.py", "tasks/formats/harbor*.py",
+    "tasks/environments/identity.py", "tasks/environments/install.py", "tasks/environments/lock.py",
+)  # fmt: skip
 _SANDBOX = ("sealed", "host", "layers", "layer_copy", "seccomp", "cgroups")
 _MOST_NAMED = 5
-Judge = Literal["pytest", "script"]
-"""What a task is judged by: the setting `verifier`."""
+_JAVASCRIPT = "environment/javascript.toml"
+"""In a task whose tests run under Node."""
 
 NOT_EXCLUDED = (
     "an agent that knows the hidden tests and breaks behaviour that neither they nor held-out inputs touch",
@@ -52,7 +55,7 @@ NOT_EXCLUDED = (
 
 def task_key(task: CodeTask, attacks: Sequence[Attack] | None = None) -> str:
     """SHA-256 of the task's files, the code that judges, Python and its packages, and the attacks. Raises TaskError, ConfigError."""
-    parts = [task_digest(task.folder), code_digest(), verdict_environment().digest, corpus_version(task.settings.verifier, attacks)]
+    parts = [task_digest(task.folder), code_digest(), environment_key(task.folder), corpus_version(task.settings.verifier, attacks)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -104,6 +107,9 @@ async def certify_task(
     trial = Trial(task, sandboxes, lambda: task_key(task, attacks), corpus, corpus_version(task.settings.verifier, attacks), steps)
 
     async def prepare() -> Prepared:
+        _require_corpus(task)
+        if task.settings.verifier == "inversion":
+            return await prepare_inversion(task, place)
         oracle = await oracle_changes(task, place)
         calibration = await _calibrate(task, place, steps)
         _require_protected(task, calibration)
@@ -112,6 +118,15 @@ async def certify_task(
         return Prepared(verifier, material, calibration, (*NOT_EXCLUDED, *residual(task, calibration)))
 
     return await trial.certificate(prepare, repeats=repeats)
+
+
+def _require_corpus(task: CodeTask) -> None:
+    """Raises TaskError where attacks that could be paid are not among ours, so that a certificate would say nothing."""
+    if (task.folder / _JAVASCRIPT).is_file():
+        raise TaskError(
+            f"{task.folder / _JAVASCRIPT}: its tests are JavaScript's and our attacks are Python's, so that none could be paid, whatever "
+            "judges; train on it without a certificate only where you may trust the agent"
+        )
 
 
 async def _calibrate(task: CodeTask, place: VerdictPlace, steps: Steps) -> Calibration | None:
@@ -175,16 +190,18 @@ def _named(names: Sequence[str]) -> str:
     return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def corpus_of(verifier: Judge, attacks: Sequence[Attack] | None) -> tuple[Attack, ...]:
+def corpus_of(verifier: Judging, attacks: Sequence[Attack] | None) -> tuple[Attack, ...]:
     """What is tried on a task, unless for tests only these `attacks`."""
     if attacks is not None:
         return tuple(attacks)
+    if verifier == "inversion":
+        return load_inversion_attacks()
     return load_corpus() + (load_script_attacks() if verifier == "script" else ())
 
 
-def corpus_version(verifier: Judge, attacks: Sequence[Attack] | None) -> str:
+def corpus_version(verifier: Judging, attacks: Sequence[Attack] | None) -> str:
     """Tells one such collection from another."""
-    version = corpus_digest()
+    version = inversion_attacks_digest() if verifier == "inversion" else corpus_digest()
     if verifier == "script":
         version = hashlib.sha256(f"{version} {script_attacks_digest()}".encode()).hexdigest()
     return version if attacks is None else f"{version} only {sorted(attack.name for attack in attacks)}"

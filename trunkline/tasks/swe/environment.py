@@ -1,12 +1,14 @@
 """What Python a verdict runs under: an interpreter without site packages, pytest and a clock that can be moved. Owns no test.
 
-The packages are copied once out of the environment that Trunkline runs in, so that nothing else of it is in reach of what is judged:
+    a task with environment/python.toml: the Python and the packages that it locks (tasks/environments) ──┐
+    else: installed pytest, time-machine and all that they need, copied once out of our own environment ──┴─► CACHE/environments/DIGEST
 
-    installed pytest, time-machine and all that they need ──► CACHE/environments/DIGEST/ ──► /verdict/packages, read-only
+So nothing else of this host is in reach of what is judged.
 """
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import hashlib
 import os
@@ -21,10 +23,13 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from trunkline.errors import ConfigError
+from trunkline.errors import ConfigError, TaskError
 from trunkline.home import cache_home
+from trunkline.protocols import SealedSandboxes
+from trunkline.tasks.environments.install import PACKAGES, PROJECT, Installed, install, name_of, shown_interpreter
+from trunkline.tasks.environments.interpreters import interpreter_of
+from trunkline.tasks.environments.lock import lock_of
 
-PACKAGES = "/verdict/packages"
 PROGRAMS = "/verdict/programs"
 _WANTED = ("pytest", "time-machine")
 _LAYOUT = 1
@@ -45,10 +50,51 @@ class PythonEnvironment:
     """SHA-256 over the interpreter's version and the content of all packages."""
     modules: frozenset[str] = frozenset()
     """Top-level names of the packages; nobody else's module may be called so."""
+    version: tuple[int, int] = (sys.version_info.major, sys.version_info.minor)
+    """Of the interpreter."""
+    variables: tuple[tuple[str, str], ...] = ()
+    """That the tests run with, beside our own."""
 
     def argv(self, program: str, argument: str) -> tuple[str, ...]:
         """The command that runs one of our programs: no variables, no site packages, no start-up files, nothing written."""
         return (self.python, "-I", "-S", "-B", f"{PROGRAMS}/{program}.py", argument)
+
+
+async def environment_of(folder: Path, sandboxes: SealedSandboxes) -> PythonEnvironment:
+    """That of the task in this folder: its own, which is made if it is not here yet (seconds), or ours.
+
+    Raises TaskError if this host has no such Python, or a package is not what the lock says; ConfigError, InfraError, SandboxError.
+    """
+    lock = await asyncio.to_thread(lock_of, folder)
+    if lock is None:
+        return await asyncio.to_thread(verdict_environment)
+    return await asyncio.to_thread(environment_from, await install(lock, sandboxes))
+
+
+def environment_key(folder: Path) -> str:
+    """Tells the environments of tasks apart; makes none, and needs none of its Pythons. Raises TaskError for a broken lock, ConfigError."""
+    lock = lock_of(folder)
+    if lock is None:
+        return verdict_environment().digest
+    try:
+        return name_of(lock, interpreter_of(lock.python))
+    except TaskError:
+        return f"{lock.digest}-nowhere"
+
+
+def environment_from(installed: Installed) -> PythonEnvironment:
+    """What is installed, as verdicts run under it."""
+    programs = (Path(__file__).parent / "programs", PROGRAMS)
+    names = {path.name.partition(".")[0] for path in installed.packages.iterdir() if not path.name.endswith(".dist-info")}
+    return PythonEnvironment(
+        python=str(installed.interpreter.python),
+        shown=((installed.packages, PACKAGES), (installed.project, PROJECT), programs, *shown_interpreter(installed.interpreter)),
+        packages=(PACKAGES, PROJECT),
+        digest=name_of(installed.lock, installed.interpreter),
+        modules=frozenset(names - {"__pycache__"}),
+        version=installed.interpreter.minor,
+        variables=tuple(sorted(installed.lock.variables.items())),
+    )
 
 
 def verdict_environment() -> PythonEnvironment:

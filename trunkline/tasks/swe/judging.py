@@ -15,7 +15,8 @@ from trunkline.protocols import SealedSandboxes, Verifier
 from trunkline.tasks.swe.calibration import calibrate
 from trunkline.tasks.swe.certify import calibration_of, stored_certificate
 from trunkline.tasks.swe.environment import verdict_environment
-from trunkline.tasks.swe.place import VerdictPlace, oracle_changes
+from trunkline.tasks.swe.inversion.verifier import InversionVerifier
+from trunkline.tasks.swe.place import oracle_changes, place_of
 from trunkline.tasks.swe.script_verifier import ScriptVerifier
 from trunkline.tasks.swe.seal import FolderSeal
 from trunkline.tasks.swe.task import CodeTask
@@ -27,8 +28,8 @@ from trunkline.types import Reward, Work
 class Judges:
     """The verifiers of one run, and how many verdicts are made at once."""
 
-    place: VerdictPlace
-    """Where they are made."""
+    sandboxes: SealedSandboxes
+    """Where they are made, each in its task's environment."""
     turn: asyncio.Semaphore
     """More verdicts than cores would only run into each other's time limits."""
     _turns: dict[str, asyncio.Lock] = field(default_factory=dict)
@@ -37,23 +38,26 @@ class Judges:
     @classmethod
     def over(cls, sandboxes: SealedSandboxes) -> Judges:
         """In these sandboxes, as many at once as there are cores. Raises ConfigError if pytest is not installed."""
-        return cls(VerdictPlace(sandboxes, verdict_environment()), asyncio.Semaphore(max(1, len(os.sched_getaffinity(0)))))
+        verdict_environment()
+        return cls(sandboxes, asyncio.Semaphore(max(1, len(os.sched_getaffinity(0)))))
 
     async def of(self, task: CodeTask) -> Verifier:
-        """The task's verifier. Raises TaskError, VerifierError, SandboxError; the next who asks tries again."""
+        """The task's verifier. Raises TaskError, VerifierError, SandboxError, InfraError; the next who asks tries again."""
         async with self._turns.setdefault(task.task_id, asyncio.Lock()):
             if task.task_id not in self._made:
                 self._made[task.task_id] = await self._make(task)
             return self._made[task.task_id]
 
     async def _make(self, task: CodeTask) -> Verifier:
+        place = await place_of(task, self.sandboxes)
+        if task.settings.verifier == "inversion":
+            return InversionVerifier.load(task, place)
         if task.settings.verifier == "script":
-            paths = frozenset(change.path for change in await oracle_changes(task, self.place))
-            load = ScriptVerifier.load
-            return load(task.folder, self.place.sandboxes, oracle_paths=paths, environment=self.place.environment)
+            paths = frozenset(change.path for change in await oracle_changes(task, place))
+            return ScriptVerifier.load(task.folder, self.sandboxes, oracle_paths=paths, environment=place.environment)
         certificate = await asyncio.to_thread(stored_certificate, task)
         calibration = None if certificate is None else calibration_of(certificate)
-        return CodeVerifier(task, calibration or await calibrate(task, self.place), self.place)
+        return CodeVerifier(task, calibration or await calibrate(task, place), place)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from trunkline.errors import TaskError, VerifierError
 from trunkline.protocols import SealedSandboxes
-from trunkline.tasks.swe.environment import PythonEnvironment
+from trunkline.tasks.swe.environment import PythonEnvironment, environment_of
 from trunkline.tasks.swe.task import CodeTask
 from trunkline.tasks.swe.tree import lay_tree
 from trunkline.types import Command, FileChange, SealedRun
@@ -25,6 +25,11 @@ class VerdictPlace:
     """Make the sandboxes."""
     environment: PythonEnvironment
     """Python, pytest and our programs in them."""
+
+
+async def place_of(task: CodeTask, sandboxes: SealedSandboxes) -> VerdictPlace:
+    """With the task's own environment, which is made if it is not here yet. Raises TaskError, ConfigError, InfraError, SandboxError."""
+    return VerdictPlace(sandboxes, await environment_of(task.folder, sandboxes))
 
 
 async def oracle_changes(task: CodeTask, place: VerdictPlace) -> tuple[FileChange, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from trunkline.errors import VerifierError
-from trunkline.tasks.swe.environment import PROGRAMS
+from trunkline.tasks.swe.environment import PROGRAMS, PythonEnvironment
 from trunkline.tasks.swe.outcomes import TestRun, read_report
 from trunkline.tasks.swe.place import VerdictPlace
 from trunkline.tasks.swe.sheets import Sheet
@@ -24,7 +24,7 @@ _MAX_REPORT_BYTES = 2**24
 _MAX_OUTPUT_BYTES = 2**16
 # Not -I, which would also forget PYTHONHASHSEED: tests that depend on the order of sets must not be a matter of luck. Of other
 # variables there are only those of the sandbox and of this file.
-_FLAGS = ("-P", "-s", "-S", "-B")
+_FLAGS = ("-s", "-S", "-B")
 _VARIABLES = {"PYTHONHASHSEED": "0", "TZ": "UTC", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 
@@ -40,8 +40,8 @@ async def run_sheet(place: VerdictPlace, sheet: Sheet, *, trees: Sequence[Path],
         result = await place.sandboxes.run_sealed(
             SealedRun(
                 Command(
-                    (place.environment.python, *_FLAGS, f"{PROGRAMS}/pytest_sheet.py", _instructions(place, sheet, settings)),
-                    environment=_VARIABLES,
+                    (*_python(place.environment), f"{PROGRAMS}/pytest_sheet.py", _instructions(place, sheet, settings)),
+                    environment={**dict(place.environment.variables), **_VARIABLES},
                     timeout_s=timeout_s,
                     max_output_bytes=_MAX_OUTPUT_BYTES,
                 ),
@@ -55,6 +55,11 @@ async def run_sheet(place: VerdictPlace, sheet: Sheet, *, trees: Sequence[Path],
     if result.spent:
         raise VerifierError(f"the tests were ended: {result.spent}; no verdict")
     return read_report(result)
+
+
+def _python(environment: PythonEnvironment) -> tuple[str, ...]:
+    """-P is as old as 3.11; before, the program itself drops its directory from the path."""
+    return (environment.python, *(("-P",) if environment.version >= (3, 11) else ()), *_FLAGS)
 
 
 def _instructions(place: VerdictPlace, sheet: Sheet, settings: CodeSettings) -> str:

@@ -23,7 +23,9 @@ from trunkline.tasks.formats.harbor import read_harbor
 TABLE = "trunkline"
 """Of [metadata]."""
 
-Kind = Literal["bug", "feature", "refactor", "performance", "tests"]
+Kind = Literal["bug", "feature", "refactor", "performance", "tests", "review"]
+Judging = Literal["pytest", "inversion", "script"]
+"""What a task is judged by."""
 
 
 class CodeSettings(BaseModel):
@@ -31,7 +33,9 @@ class CodeSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    verifier: Literal["pytest", "script"] = Field("pytest", description="pytest: the hardened one; script: Harbor's tests/test.sh.")
+    verifier: Judging = Field(
+        "pytest", description="pytest: the hardened one; inversion: tests are what is written; script: Harbor's tests/test.sh."
+    )
     kind: Kind = Field("bug", description="What is asked for, for reports.")
     workspace: str | None = Field(
         None, min_length=1, description="Folder in environment/ that the agent works on; none: it is in its image."

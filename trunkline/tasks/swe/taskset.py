@@ -5,25 +5,32 @@ paths ─► task directories, each with its digest ─► split by the hash of 
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from trunkline.agents.workspace_tools import WORDS, numbered, workspace_specs
 from trunkline.errors import ConfigError, TaskError
-from trunkline.protocols import Attempt, SealedSandboxes
+from trunkline.protocols import Attempt, SealedSandboxes, Verifier
 from trunkline.tasks.base import Subject
+from trunkline.tasks.swe import demonstrations, vocabulary
 from trunkline.tasks.swe.certify import task_subject
 from trunkline.tasks.swe.judging import Judge, Judges
+from trunkline.tasks.swe.practice import FILE, load_practice
+from trunkline.tasks.swe.remembered import VerdictMemory
 from trunkline.tasks.swe.seal import FolderSeal
+from trunkline.tasks.swe.surroundings import surroundings_of
 from trunkline.tasks.swe.task import CodeTask, load_code_task
 from trunkline.types import Message, Task, ToolSpec
 
-Split = Literal["train", "heldout"]
-SPLITS: tuple[Split, ...] = ("train", "heldout")
+Split = Literal["train", "heldout", "unseen"]
+SPLITS: tuple[Split, ...] = ("train", "heldout", "unseen")
 
 
 class SweOptions(BaseModel):
@@ -38,6 +45,20 @@ class SweOptions(BaseModel):
         le=1,
         description="Expected share of tasks that are held out: those whose ids hash below it; 0: none, 1: all.",
     )
+    heldout_paths: tuple[Path, ...] = Field((), description="Tasks that are held out, instead of a share of `paths`; the same forms.")
+    unseen_paths: tuple[Path, ...] = Field((), description="Tasks of the harder split 'unseen', such as those of other projects.")
+
+    remember_verdicts: bool = Field(
+        False,
+        description="The same changes of the same task are judged once a run: cheaper by far for small policies, whose attempts are often "
+        "the same; what depends on luck keeps its first verdict.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> SweOptions:
+        if self.heldout_paths and "heldout_share" in self.model_fields_set:
+            raise ValueError("heldout_paths and heldout_share both say what is held out; set one of them")
+        return self
 
 
 @dataclass
@@ -57,6 +78,10 @@ class SweTaskset:
     """Ids, sorted."""
     judges: Judges | None = None
     """Make verdicts; None: an attempt can be opened, but not judged."""
+    sandboxes: SealedSandboxes | None = None
+    """Where packages that a task's tests need are installed."""
+    memory: VerdictMemory | None = None
+    """Of the verdicts made so far; None: each attempt is judged for itself."""
     name: str = "swe"
     """Short name."""
 
@@ -69,22 +94,24 @@ class SweTaskset:
             faults = [f"taskset.options.{'.'.join(map(str, one['loc']))}: {one['msg']} (got {one['input']!r})" for one in error.errors()]
             raise ConfigError(f"{'; '.join(faults)}; known are {sorted(SweOptions.model_fields)}") from None
         tasks: dict[str, CodeTask] = {}
-        for folder in find_tasks(config.paths):
-            task = load_code_task(folder)
-            other = tasks.setdefault(task.task_id, task)
-            if other is not task:
-                raise ConfigError(f"two tasks are called {task.task_id!r}: {other.folder} and {folder}; rename one in its task.toml")
+        named = [_load(paths, tasks) for paths in (config.paths, config.heldout_paths, config.unseen_paths)]
         tasks = dict(sorted(tasks.items()))
         seals = {task_id: FolderSeal.of(task.folder) for task_id, task in tasks.items()}
-        return cls(tasks, seals, _split(tuple(tasks), config.heldout_share))
+        splits: dict[Split, tuple[str, ...]] = {"train": named[0], "heldout": named[1]}
+        if not config.heldout_paths:
+            splits = _split(named[0], config.heldout_share)
+        if config.unseen_paths:
+            splits["unseen"] = named[2]
+        return cls(tasks, seals, splits, memory=VerdictMemory() if config.remember_verdicts else None)
 
     def task(self, split: str, index: int) -> Task:
         """The index-th task of a split; beyond its last one it begins anew. Raises ConfigError for a split that is unknown or empty."""
-        ids = next((self.splits[name] for name in SPLITS if name == split), None)
+        ids = next((self.splits.get(name, ()) for name in SPLITS if name == split), None)
         if ids is None:
             raise ConfigError(f"taskset 'swe' has no split {split!r}; its splits are {', '.join(SPLITS)}")
         if not ids:
-            raise ConfigError(f"no software task is in split {split!r}; set taskset.options.heldout_share between 0 and 1")
+            cure = "unseen_paths" if split == "unseen" else "heldout_share between 0 and 1"
+            raise ConfigError(f"no software task is in split {split!r}; set taskset.options.{cure}")
         if index < 0:
             raise ConfigError(f"task indices start at 0, got {index}")
         task = self.tasks[ids[index % len(ids)]]
@@ -98,7 +125,37 @@ class SweTaskset:
             raise TaskError(f"task {task.task_id!r} is not among the {len(self.tasks)} in taskset.options.paths; add its folder")
         seal = self.seals[task.task_id]
         seal.require_whole(task.payload.get("digest"))
-        return Attempt(_NoTools(), Judge(known, seal, self.judges), known.workspace)
+        judge: Verifier = Judge(known, seal, self.judges)
+        if self.memory is not None:
+            judge = self.memory.over(judge, known.task_id)
+        return Attempt(_NoTools(), judge, known.workspace, functools.partial(surroundings_of, known, self.sandboxes))
+
+    def demonstrate(self, task: Task, rng: random.Random, *, decision_noise: float) -> tuple[Message, ...]:
+        """See `DemonstratingTaskset`: with the tools of the white-box loop. Raises ConfigError for tasks without practice."""
+        practice = load_practice(self.tasks[task.task_id].solution)
+        if practice is None:
+            raise ConfigError(f"nothing demonstrates task {task.task_id!r}: it has no solution/{FILE}; set cold_start.steps = 0")
+        return demonstrations.demonstrate(task, practice, rng, decision_noise=decision_noise)
+
+    @property
+    def pieces(self) -> tuple[str, ...]:
+        """See `SpelledTaskset`: of what the training tasks show, and of the tools of the white-box loop."""
+        return vocabulary.pieces_of(self._training_texts())
+
+    @property
+    def characters(self) -> str:
+        """See `SpelledTaskset`."""
+        return vocabulary.CHARACTERS
+
+    def _training_texts(self) -> Iterator[str]:
+        for spec in workspace_specs(demonstrations.TOOLS):
+            yield from (spec.name, *spec.parameters["properties"])
+        yield from (*WORDS, demonstrations.ANSWER)
+        for task in (self.tasks[task_id] for task_id in self.splits["train"]):
+            yield task.instruction
+            practice = load_practice(task.solution)
+            if practice is not None:
+                yield from (practice.path, numbered(practice.text), *practice.text.splitlines())
 
     @property
     def secret_folders(self) -> tuple[Path, ...]:
@@ -107,11 +164,23 @@ class SweTaskset:
 
     def using(self, sandboxes: SealedSandboxes) -> SweTaskset:
         """See `SandboxedTaskset`. Raises ConfigError if pytest is not installed."""
-        return replace(self, judges=Judges.over(sandboxes))
+        return replace(self, judges=Judges.over(sandboxes), sandboxes=sandboxes)
 
     def subjects(self) -> tuple[Subject, ...]:
         """See `TasksetOfCertifiedTasks`."""
         return tuple(map(task_subject, self.tasks.values()))
+
+
+def _load(paths: Sequence[Path], tasks: dict[str, CodeTask]) -> tuple[str, ...]:
+    """Adds the tasks there to `tasks`; their ids, sorted. Raises ConfigError for two of one name, TaskError."""
+    ids = []
+    for folder in find_tasks(paths):
+        task = load_code_task(folder)
+        other = tasks.setdefault(task.task_id, task)
+        if other is not task:
+            raise ConfigError(f"two tasks are called {task.task_id!r}: {other.folder} and {folder}; rename one in its task.toml")
+        ids.append(task.task_id)
+    return tuple(sorted(ids))
 
 
 def find_tasks(paths: Sequence[Path]) -> tuple[Path, ...]:

@@ -7,6 +7,8 @@ The first half of the calls runs by the real clock, the second half by a later o
 the process of the work nothing that is reported can be believed, nor need it be: only right outcomes are equal to the solution's.
 """
 
+from __future__ import annotations
+
 import datetime
 import importlib.util
 import json
@@ -107,7 +109,7 @@ def load(path: str) -> ModuleType:
     return module
 
 
-def load_clock(packages: "list[str]") -> Any:
+def load_clock(packages: list[str]) -> Any:
     """time_machine.travel. Its compiled part looks the module up by its name, so that the code under test could, too."""
     sys.path += packages
     sys.modules["pytest"] = cast(ModuleType, None)  # time_machine has a plugin for it, which would take longer than all the rest
@@ -117,9 +119,12 @@ def load_clock(packages: "list[str]") -> Any:
     return time_machine.travel
 
 
-def observe_all(settings: dict[str, Any], calls: "list[Any] | None") -> dict[str, Any]:
+def observe_all(settings: dict[str, Any], calls: list[Any] | None) -> dict[str, Any]:
     """The report: calls (if they were drawn here) and outcomes; or a complaint."""
-    travel = load_clock(settings["packages"])
+    try:
+        travel = load_clock(settings["packages"])
+    except ImportError:
+        return {"complaint": "held-out calls need time-machine, which the task's environment does not have"}
     sys.path += settings["roots"]
     try:
         heldout = load(settings["heldout"])

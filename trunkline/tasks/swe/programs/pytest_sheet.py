@@ -8,20 +8,25 @@ The code under test is imported into this process. So that it takes some skill t
 of it is there; that a lie does not pay is the sheet's business. What is imported from the workspace comes last on the path: it can
 stand in neither for a module of Python nor for pytest. So pytest imports test files by their place, and the directories that it
 would put first on the path, for what lies beside tests, are put last here.
+
+Runs under every Python from 3.8 and every pytest from 7.2 on.
 """
+
+from __future__ import annotations
 
 import json
 import os
 import sys
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 _ROOT = "/workspace"
 _NAME_LETTERS = 100
 _FAULT_LETTERS = 200
 
-Raised = tuple[str, bool]
-"""Name of the exception, and whether it is that of an assert."""
+if TYPE_CHECKING:
+    Raised = tuple[str, bool]
+    """Name of the exception, and whether it is that of an assert."""
 
 
 def make_reporter(fd: int) -> tuple[Callable[[dict[str, Any]], None], Callable[[int], None]]:
@@ -79,13 +84,13 @@ class Reporter:
         if report.when == "call":
             outcome, raised = with_subtests(outcome, raised, self.subtests.pop(report.nodeid, []))
         line = {"id": report.nodeid, "when": report.when, "outcome": outcome, "error": raised[0], "is_assertion": raised[1]}
-        self.send(line | {"seconds": float(max(0.0, report.duration))})
+        self.send({**line, "seconds": float(max(0.0, report.duration))})
 
     def pytest_exception_interact(self, call: Any, report: Any) -> None:
         """Notes why a file could not be collected."""
         if report.when == "collect":
             lines = str(report.longrepr).strip().splitlines() or [self.describe(call)[0]]
-            self.faults[report.nodeid] = lines[-1].removeprefix("E").strip()
+            self.faults[report.nodeid] = lines[-1][lines[-1].startswith("E") :].strip()
 
     def pytest_collectreport(self, report: Any) -> None:
         """Sends that."""
@@ -144,6 +149,8 @@ def above_package(folder: str) -> str:
 
 def main() -> None:
     """Reads, runs, reports, and ends at once: threads and exit hooks of the code under test have no say."""
+    if not getattr(sys.flags, "safe_path", False):
+        del sys.path[0]  # where this file lies: before 3.11 there was no -P that leaves it out
     settings = json.loads(sys.argv[1])
     fd = int(os.environ.pop("TRUNKLINE_REPORT_FD"))
     os.set_inheritable(fd, False)

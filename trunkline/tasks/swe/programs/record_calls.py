@@ -131,7 +131,7 @@ def expression(value: Any, depth: int = 0) -> str | None:
         parts = [expression(item, depth + 1) for item in value]
         return None if None in parts else f"{kind.__name__}([{', '.join(map(str, parts))}])"
     if kind.__module__ in IMMUTABLE:
-        return f"__import__({kind.__module__!r}).{repr(value).removeprefix(f'{kind.__module__}.')}"
+        return f"__import__({kind.__module__!r}).{without_prefix(repr(value), f'{kind.__module__}.')}"
     if isinstance(value, enum.Enum):
         return f"named({kind.__module__!r}, {kind.__qualname__!r})[{value.name!r}]"
     if isinstance(value, Exception) or is_of_workspace(kind):
@@ -140,6 +140,11 @@ def expression(value: Any, depth: int = 0) -> str | None:
         args = expression(value.args if isinstance(value, Exception) else (), depth + 1)
         return None if fields is None or args is None else f"built(named({kind.__module__!r}, {kind.__qualname__!r}), {args}, {fields})"
     return None
+
+
+def without_prefix(text: str, prefix: str) -> str:
+    """str.removeprefix, which 3.8 does not have."""
+    return text[len(prefix) :] if text.startswith(prefix) else text
 
 
 class Passed:

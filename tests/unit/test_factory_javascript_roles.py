@@ -1,0 +1,68 @@
+"""Source, tests and the rest of JavaScript projects, by their paths."""
+
+from __future__ import annotations
+
+import pytest
+
+from trunkline.tasks.factory.javascript.roles import files_to_run, is_run, role_of, source_patterns
+
+
+@pytest.mark.parametrize(
+    ("path", "role"),
+    [
+        ("index.js", "source"),
+        ("src/deep/a.ts", "source"),
+        ("lib/build/a.cjs", "source"),
+        ("test.js", "test"),
+        ("src/a.test.tsx", "test"),
+        ("src/a_spec.js", "test"),
+        ("src/__tests__/a.js", "test"),
+        ("test/fixtures/data.json", "test"),
+        ("packages/a/test/b.js", "test"),
+        ("index.d.ts", "other"),
+        ("test-d/index.test-d.ts", "other"),
+        ("vitest.config.ts", "other"),
+        (".eslintrc.cjs", "other"),
+        ("examples/a.js", "other"),
+        ("dist/a.js", "other"),
+        ("node_modules/a/index.js", "other"),
+        ("package.json", "other"),
+        ("README.md", "other"),
+    ],
+)
+def test_role_of_a_path(path, role):
+    assert role_of(path) == role
+
+
+@pytest.mark.parametrize(
+    ("path", "is_given"),
+    [
+        ("test/a.js", True),
+        ("test/unit/a.test.mjs", True),
+        ("test/fixtures/a.test.js", True),
+        ("test/fixtures/a.js", False),
+        ("test/helpers/a.js", False),
+        ("src/__mocks__/a.js", False),
+        ("test/__snapshots__/a.js.snap", False),
+        ("test/data.json", False),
+        ("src/a.js", False),
+    ],
+)
+def test_runners_are_given_tests_and_not_what_tests_use(path, is_given):
+    assert is_run(path) is is_given
+
+
+def test_test_files_of_trees_over_each_other_are_found_once(tmp_path):
+    for path in ("one/test/a.js", "one/node_modules/x/test.js", "two/test/a.js", "two/src/b.test.js"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+
+    assert files_to_run((tmp_path / "one", tmp_path / "two")) == ["src/b.test.js", "test/a.js"]
+
+
+def test_solutions_may_add_files_beside_source(tmp_path):
+    for path in ("index.js", "lib/deep/a.ts", "lib/b.js", "test/a.js", "docs/c.js"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+
+    assert source_patterns(tmp_path) == ("lib/*.js", "lib/*.ts")

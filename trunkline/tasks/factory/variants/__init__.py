@@ -1,0 +1,1 @@
+"""Variants of mined tasks: faults injected, changes merged, tasks turned round."""
