@@ -101,7 +101,7 @@ async def test_a_fault_is_read_replaced_and_tested_and_the_change_is_handed_over
     assert scene.results == [(task.workspace / FILE).read_text(), "ok", "passed"]
     (change,) = [change for change in assignment.changes if change.kind == "file"]
     assert (change.path, CURE.encode() in change.content) == (FILE, True)
-    assert [act.op for act in assignment.acts] == ["create", "read", "read", "write", "run", "diff", "destroy"]
+    assert [act.op for act in assignment.acts] == ["create", "write", "run", "diff", "destroy"]
 
 
 async def test_the_model_is_offered_the_tasks_tools_and_those_of_the_workspace_in_the_recipes_order(
@@ -117,6 +117,40 @@ async def test_an_attempt_that_needs_no_sandbox_has_none(scene: Scene, sandboxes
     assignment = await given(scene, task)
     await work(scene, sandboxes, assignment)
     assert (assignment.acts, assignment.changes) == ([], [])
+
+
+async def test_an_attempt_that_only_edits_has_no_sandbox_and_hands_over_its_edits(
+    scene: Scene, sandboxes: IsolatedSandboxes, task: CodeTask
+) -> None:
+    assignment = await given(scene, task)
+    emptied = ("write", {"path": "tests/test_shop.py", "text": ""})
+    await work(scene, sandboxes, assignment, [("replace", {"path": FILE, "old": BUG, "new": CURE}), ("read", {"path": FILE}), emptied])
+    assert CURE in scene.results[1] and assignment.acts == []
+    assert [(change.path, change.kind) for change in assignment.changes] == [(FILE, "file"), ("tests/test_shop.py", "file")]
+
+
+async def test_remembered_tests_run_once_for_the_same_edits_and_again_for_others(
+    scene: Scene, sandboxes: IsolatedSandboxes, task: CodeTask
+) -> None:
+    config = WorkspaceConfig(tools=("replace", "run_tests"), test_report="word", remember_tests=True)
+    agent = WorkspaceLoop(ToolLoop(None, LoopSettings(max_turns=9)), config, sandboxes)
+    seen = []
+    for new in (CURE, CURE, "return 1 / 0"):
+        assignment = await given(scene, task)
+        scene.turns += [[("replace", {"path": FILE, "old": BUG, "new": new})], [("run_tests", {})]]
+        await agent.run(assignment)
+        seen.append(([act.op for act in assignment.acts].count("create"), scene.results))
+        assert [change.path for change in assignment.changes if change.kind == "file"] == [FILE]
+    await agent.discard()
+    assert seen == [(1, ["ok", "passed"]), (0, ["ok", "passed"]), (1, ["ok", "failed"])]
+
+
+async def test_a_path_that_leads_out_is_looked_for_inside_the_sandbox_alone(
+    scene: Scene, sandboxes: IsolatedSandboxes, task: CodeTask
+) -> None:
+    paths = ("../../task.toml", str(task.folder / "task.toml"), "shop/../../../task.toml")
+    await work(scene, sandboxes, await given(scene, task), [("read", {"path": path}) for path in paths])
+    assert scene.results == ["error: no such file"] * 3
 
 
 async def test_without_a_workspace_only_the_tasks_tools_are_offered(scene: Scene, sandboxes: IsolatedSandboxes) -> None:

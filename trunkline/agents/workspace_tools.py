@@ -1,4 +1,4 @@
-"""Tools on the workspace of one attempt: read, replace, write, run the tests. Owns their words; the sandbox is workspace_loop.py's.
+"""Tools on the workspace of one attempt: read, replace, write, run the tests. Owns their words; files and sandbox are workspace_place.py's.
 
 A tool takes all of its arguments: some chat formats write them by position. A bad call is answered with what is wrong, never raised.
 """
@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from trunkline.agents.workspace_config import ToolName, WorkspaceConfig
+from trunkline.agents.workspace_place import WorkspacePlace
 from trunkline.errors import CommandNotStarted, FileAccessError
-from trunkline.protocols import Sandbox, Tools
+from trunkline.protocols import Tools
 from trunkline.types import Command, CommandResult, ToolSpec
 
 DONE = "ok"
@@ -81,18 +82,26 @@ class WorkspaceTools:
 
     Args:
         config: which tools, and how much they say.
-        sandbox: the attempt's; asked for at the first call, for an attempt without one needs none.
+        place: the attempt's files, and its sandbox if something has to run.
         test_command: runs the tests of the workspace; empty: nobody knows how.
         others: the task's own tools; a name of theirs is theirs.
+        remembered: what tests said after the same edits, for all attempts; None: they are run each time.
     """
 
     def __init__(
-        self, config: WorkspaceConfig, sandbox: Callable[[], Awaitable[Sandbox]], *, test_command: tuple[str, ...], others: Tools
+        self,
+        config: WorkspaceConfig,
+        place: WorkspacePlace,
+        *,
+        test_command: tuple[str, ...],
+        others: Tools,
+        remembered: dict[str, str] | None = None,
     ) -> None:
         self._config = config
-        self._sandbox = sandbox
+        self._place = place
         self._test_command = test_command
         self._others = others
+        self._remembered = remembered
         theirs = {spec.name for spec in others.specs}
         self._offered = {spec.name: spec for spec in workspace_specs(config) if spec.name not in theirs}
 
@@ -155,20 +164,29 @@ class WorkspaceTools:
         return numbered(text, first=first) if self._config.edit_by == "line" else text
 
     async def _text(self, path: str) -> str:
-        content = await (await self._sandbox()).files.read(path, max_bytes=_MAX_FILE_BYTES)
+        content = await self._place.read(path, max_bytes=_MAX_FILE_BYTES)
         return content.decode(errors="replace")
 
     async def _write(self, path: str, text: str) -> None:
-        await (await self._sandbox()).files.write(path, text.encode(errors="replace"))
+        await self._place.write(path, text.encode(errors="replace"))
 
     async def _test(self, *files: str) -> str:
         if not self._test_command:
             return NO_TESTS
         if any(file.startswith("-") for file in files):  # the runner would take it for an option
             return NO_FILE
+        key = None if self._remembered is None or self._place.state is None else f"{self._place.state} {files}"
+        if self._remembered is not None and key in self._remembered:
+            return self._remembered[key]
+        said = await self._run_tests(files)
+        if self._remembered is not None and key is not None and said != LATE:
+            self._remembered[key] = said
+        return said
+
+    async def _run_tests(self, files: tuple[str, ...]) -> str:
         command = Command((*self._test_command, *files), timeout_s=self._config.test_timeout_s, max_output_bytes=_TEST_OUTPUT_BYTES)
         try:
-            result = await (await self._sandbox()).run(command)
+            result = await (await self._place.sandbox()).run(command)
         except CommandNotStarted:
             return NO_TESTS
         return _word(result) if self._config.test_report == "word" else _output(result)

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from trunkline.errors import ConfigError
 
 if TYPE_CHECKING:
+    from trunkline.run.mining import Wanted
     from trunkline.tasks.factory.ledger import Entry
     from trunkline.tasks.factory.report import Yield
     from trunkline.tasks.factory.sources import SourceWords
@@ -43,6 +44,9 @@ def mine(
     only_fixes: Annotated[bool, typer.Option("--only-fixes", help="Only changes whose title says that they mend something.")] = False,
     clone: Annotated[Path | None, typer.Option(help="Of github:OWNER/NAME: take the trees from this clone.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Most candidates, newest first; a later call may set more.")] = None,
+    sample: Annotated[
+        int | None, typer.Option(min=1, help="So many candidates drawn from all; a larger sample holds a smaller one.")
+    ] = None,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Candidates at once; each uses about one core.")] = os.cpu_count() or 1,
     certify: Annotated[bool, typer.Option("--certify", help="Certify each task at once (about a minute of CPU each).")] = False,
     variants: Annotated[str, typer.Option(help="Make these of each valid change, too: inject, invert, review (comma-separated).")] = "",
@@ -61,9 +65,12 @@ def mine(
 
     Exit codes: 0 done; 2 the source or DIR cannot be used; 130 interrupted.
     """
+    from trunkline.run.mining import Wanted
     from trunkline.tasks.factory.sources import SourceWords
     from trunkline.tasks.factory.work import Options
 
+    if limit and sample:
+        raise ConfigError("--limit takes the newest and --sample draws from all; choose one of them")
     words = SourceWords(
         words=tuple(source),
         project=project,
@@ -73,7 +80,7 @@ def mine(
     )
     options = Options(_variants(variants), certify=certify, timeout_s=timeout_s, cap_s=cap_s, chat=_chat(chat, chat_model))
     try:
-        counted = asyncio.run(_mine(words, out, options, jobs=jobs, limit=limit, again=again))
+        counted = asyncio.run(_mine(words, out, options, jobs=jobs, wanted=Wanted(limit, sample), again=again))
     except KeyboardInterrupt:
         _err.print("interrupted; what was mined is kept, and the same command takes the rest up")
         raise typer.Exit(130) from None
@@ -98,7 +105,7 @@ def _chat(url: str, model: str) -> Any:
     return ChatSettings(base_url=url, model=model) if url else None
 
 
-async def _mine(words: SourceWords, out: Path, options: Options, *, jobs: int, limit: int | None, again: _Again) -> Yield:
+async def _mine(words: SourceWords, out: Path, options: Options, *, jobs: int, wanted: Wanted, again: _Again) -> Yield:
     from trunkline.run.mining import mine as run_mining
     from trunkline.run.mining_worker import Setup
     from trunkline.sandbox.config import SandboxConfig
@@ -113,7 +120,7 @@ async def _mine(words: SourceWords, out: Path, options: Options, *, jobs: int, l
         setup = msgspec.to_builtins(Setup(words, str(ledger.tasks.absolute()), options))
         with _Progress() as shown:
             return await run_mining(
-                source, ledger, setup, jobs=jobs, limit=limit, again=lambda entry: _is_again(entry, again), told=shown.told()
+                source, ledger, setup, jobs=jobs, wanted=wanted, again=lambda entry: _is_again(entry, again), told=shown.told()
             )
 
 

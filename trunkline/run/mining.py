@@ -7,9 +7,10 @@ source ─► candidates that have no line in the ledger ─► workers, one can
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,37 @@ class Told:
     """A candidate is done."""
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """How many of a source's candidates are worked on, at most."""
+
+    limit: int | None = None
+    """The newest; None: all."""
+    sample: int | None = None
+    """So many drawn from all, by the hash of their names: a larger sample holds a smaller one. None: no sample."""
+
+
+async def chosen(source: Source, wanted: Wanted) -> AsyncIterator[Candidate | Rejected]:
+    """What a source has, in its order, with no more candidates than are wanted."""
+    if wanted.sample is not None:
+        everything = [found async for found in source.candidates()]
+        drawn = sorted((found.candidate_id for found in everything if isinstance(found, Candidate)), key=_place)[: wanted.sample]
+        for found in everything:
+            if isinstance(found, Rejected) or found.candidate_id in drawn:
+                yield found
+        return
+    num_found = 0
+    async for found in source.candidates():
+        num_found += isinstance(found, Candidate)
+        if wanted.limit is not None and num_found > wanted.limit:
+            return
+        yield found
+
+
+def _place(candidate_id: str) -> bytes:
+    return hashlib.sha256(candidate_id.encode()).digest()
+
+
 @dataclass
 class _Mining:
     ledger: Ledger
@@ -41,11 +73,9 @@ class _Mining:
     orders: asyncio.Queue[Candidate | None] = field(default_factory=lambda: asyncio.Queue(64))
     num_found: int = 0
 
-    async def find(self, source: Source, num_workers: int, limit: int | None) -> None:
+    async def find(self, source: Source, num_workers: int, wanted: Wanted) -> None:
         """Puts what is not done yet into the queue, and a None for each worker behind it."""
-        async for found in source.candidates():
-            if limit is not None and self.num_found >= limit and isinstance(found, Candidate):
-                break
+        async for found in chosen(source, wanted):
             self.num_found += isinstance(found, Candidate)
             self.told.on_found(self.num_found, False)
             if found.candidate_id in self.known:
@@ -75,7 +105,7 @@ async def mine(
     setup: Mapping[str, Any],
     *,
     jobs: int,
-    limit: int | None = None,
+    wanted: Wanted = Wanted(),
     again: Callable[[Entry], bool] = lambda entry: False,
     timeout_s: float = 1800.0,
     told: Told = Told(),
@@ -87,7 +117,7 @@ async def mine(
         ledger: What is done already, and where lines go.
         setup: What each worker is told first (mining_worker.Setup).
         jobs: Workers, each about one core.
-        limit: Candidates at most, those of earlier calls included; None: all.
+        wanted: How many candidates, those of earlier calls included.
         again: Which candidates of the ledger are worked on once more.
         timeout_s: Of one candidate.
         told: Who hears how it goes.
@@ -99,7 +129,7 @@ async def mine(
     mining = _Mining(ledger, told, timeout_s, known)
     try:
         async with workers(setup, jobs) as crew, asyncio.TaskGroup() as group:
-            group.create_task(mining.find(source, len(crew), limit))
+            group.create_task(mining.find(source, len(crew), wanted))
             for worker in crew:
                 group.create_task(mining.work(worker))
     except ExceptionGroup as failed:
