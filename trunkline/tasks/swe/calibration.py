@@ -19,8 +19,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from trunkline.errors import TaskError
+from trunkline.errors import TaskError, VerifierError
 from trunkline.tasks.swe.allowed import Dropped, allow_for_task
+from trunkline.tasks.swe.blind_tests import blind_files, differences, hidden_answers
 from trunkline.tasks.swe.dealing import settle, usable
 from trunkline.tasks.swe.heldout import compare_work, observe_solution
 from trunkline.tasks.swe.outcomes import TestOutcome, TestRun, biting_probes, mismatches
@@ -53,6 +54,10 @@ class Calibration(BaseModel):
     probes: tuple[Probe, ...] = Field(description="Places of tests, and changes of them, that make the solution fail.")
     unprobed: tuple[str, ...] = Field(description="Functions that must turn, and whose changed copies do not hide which is true.")
     num_candidates: int = Field(description="Changes that were tried.")
+    seen: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="What tests without their expectations see with the solution (blind_tests.py); {}: not asked."
+    )
+    blind: tuple[str, ...] = Field((), description="Functions that must turn and see what nobody knows without the solution.")
     num_heldout: int = Field(0, description="Held-out calls that were observed; 0: the task has none.")
     num_heldout_differing: int = Field(0, description="Of these, calls that the pristine workspace answers otherwise than the solution.")
     notes: tuple[str, ...] = Field((), description="What of its tests could not be hidden or copied, and what of the solution is dropped.")
@@ -76,6 +81,7 @@ async def calibrate(
         await work.find_probes()
         await work.try_sheets()
         await work.try_heldout()
+        await work.see_blindly()
         return work.result()
 
 
@@ -93,6 +99,8 @@ class _Calibrating:
     num_candidates: int = 0
     num_heldout: int = 0
     num_heldout_differing: int = 0
+    seen: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    blind: set[str] = field(default_factory=set)
     notes: dict[str, None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -142,7 +150,11 @@ class _Calibrating:
         self.num_candidates = len(candidates)
         self.on_step(f"{len(candidates)} changes of tests")
         sheet = probe_sheet(self.sources, candidates)
-        once, again = [biting_probes(sheet, await self._run(sheet, self.solution, patience=3)) for _ in range(2)]
+        try:
+            once, again = [biting_probes(sheet, await self._run(sheet, self.solution, patience=3)) for _ in range(2)]
+        except VerifierError as error:  # a changed input can make code go on for ever, and all of them share one process
+            self.notes[f"no copy of a test is changed: {error}"] = None
+            return
         self.probes = settle(candidates, [probe for probe in once if probe in again])
 
     async def try_sheets(self) -> None:
@@ -188,6 +200,24 @@ class _Calibrating:
         if not self.num_heldout_differing:
             self.notes["no held-out call tells the pristine workspace from the solution"] = None
 
+    async def see_blindly(self) -> None:
+        """What tests that must turn see without their expectations; with held-out calls nobody needs to know."""
+        if self.num_heldout_differing:
+            return
+        self.on_step("tests without their expectations")
+        files = blind_files(self.sources, self.fail_to_pass)
+        sheet = plain_sheet({path: file.text for path, file in files.items()})
+        if not files:
+            return
+        once, again = [await self._run(sheet, self.solution) for _ in range(2)]
+        before = await self._run(sheet, self.pristine)
+        for test in sorted(self.fail_to_pass & once.seen.keys() & once.passed & again.passed):
+            if not differences(files, {test: once.seen[test]}, again):
+                self.seen[test] = once.seen[test]
+                path = test.partition("::")[0]
+                if hidden_answers(files[path], once.seen[test], before.seen.get(test, ())):
+                    self.blind.add(function_of(test))
+
     def result(self) -> Calibration:
         """What was found."""
         return Calibration(
@@ -197,6 +227,8 @@ class _Calibrating:
             probes=tuple(usable(self.probes)),
             unprobed=tuple(sorted({function_of(test) for test in self.fail_to_pass} - masked(self.sources, self.probes))),
             num_candidates=self.num_candidates,
+            seen=self.seen,
+            blind=tuple(sorted(self.blind)),
             num_heldout=self.num_heldout,
             num_heldout_differing=self.num_heldout_differing,
             notes=tuple(self.notes),

@@ -139,11 +139,12 @@ def _require_protected(task: CodeTask, calibration: Calibration | None) -> None:
     """Raises TaskError if nothing at all stands between forged reports and the reward."""
     if calibration is None or calibration.num_heldout_differing:
         return
-    if {function_of(test) for test in calibration.fail_to_pass} <= set(calibration.unprobed):
+    if {function_of(test) for test in calibration.fail_to_pass} <= set(calibration.unprobed) - set(calibration.blind):
         heldout = "no held-out call tells the pristine workspace from the solution" if task.heldout else "there are no held-out calls"
         raise TaskError(
             f"{task.folder}: whoever makes every test pass would be paid: {heldout}, and of no test that must turn do changed copies hide "
-            "which is true; write tests/heldout.py, or assert that results equal constants that nobody guesses (not 0, None, True, '', [])"
+            "which is true, and none compares a result with what nobody could guess; write tests/heldout.py, or assert that results equal "
+            "constants that nobody guesses (not 0, None, True, '', [])"
         )
 
 
@@ -179,8 +180,8 @@ def residual(task: CodeTask, calibration: Calibration | None) -> Iterable[str]:
         f"a forgery that tells right from changed copies of a test ({num_bite} of {calibration.num_candidates} changes tried make "
         f"the solution fail, in {num_tests} tests)"
     )
-    if calibration.unprobed:
-        yield f"forged passes of tests whose changed copies do not hide which is true: {_named(calibration.unprobed)}"
+    if unprotected := sorted(set(calibration.unprobed) - set(calibration.blind)):
+        yield f"forged passes of tests whose changed copies do not hide which is true: {_named(unprotected)}"
     if calibration.quarantined:
         yield f"behaviour that only quarantined tests touch: {_named(sorted(calibration.quarantined))}"
 

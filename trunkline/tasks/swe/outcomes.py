@@ -23,10 +23,13 @@ Outcome = Literal["passed", "failed", "error", "skipped", "xfailed", "xpassed"]
 _PHASES = ("setup", "call", "teardown")
 _TEST_FIELDS = {"id": str, "when": str, "outcome": str, "error": str, "is_assertion": bool, "seconds": float}
 _FAULT_FIELDS = {"collect": str, "outcome": str, "error": str}
+_SEEN_FIELDS = {"seen": str, "place": int}
 _END_FIELDS = {"status": int, "num_lines": int}
 _REPORTED = frozenset({"passed", "failed", "skipped", "xfailed", "xpassed"})
 _NAME = re.compile(r"\w{0,100}")
 _MAX_WORDS = 200
+_MOST_SEEN = 400
+"""Lines of one blind test; a loop may see more."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class TestRun:
     """The process."""
     faults: Mapping[str, str] = field(default_factory=dict)
     """Files that could not be collected, and why."""
+    seen: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What blind tests saw, by name: '[place, value]' as JSON, in order."""
 
     @property
     def passed(self) -> frozenset[str]:
@@ -75,6 +80,7 @@ class _Report:
     phases: dict[str, dict[str, Mapping[str, Any]]] = field(default_factory=lambda: defaultdict(dict))
     faults: dict[str, str] = field(default_factory=dict)
     skipped: set[str] = field(default_factory=set)
+    seen: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     status: int | None = None
 
 
@@ -87,7 +93,7 @@ def read_report(result: SealedResult) -> TestRun:
         _check_status(result, report, outcomes)
     except _Unbelievable as error:
         complaint = str(error)
-    return TestRun(outcomes, complaint, result, report.faults)
+    return TestRun(outcomes, complaint, result, report.faults, {name: tuple(lines) for name, lines in report.seen.items()})
 
 
 def mismatches(sheet: Sheet, judged: Collection[str], run: TestRun) -> list[str]:
@@ -190,6 +196,8 @@ def _read_lines(result: SealedResult, report: _Report) -> None:
             if told["num_lines"] != number:
                 raise _Unbelievable(f"the report has {number} lines before its end, which says {told['num_lines']}")
             report.status = told["status"]
+        elif "seen" in told:
+            _note_seen(told, report)
         elif "collect" in told:
             _note_fault(_check_fields(told, _FAULT_FIELDS), report)
         else:
@@ -225,6 +233,13 @@ def _check_fields(told: dict[str, Any], fields: Mapping[str, type]) -> dict[str,
         if type(told[name]) is not kind:
             raise _Unbelievable(f"a line of the report has a {type(told[name]).__name__} as {name}")
     return told
+
+
+def _note_seen(told: dict[str, Any], report: _Report) -> None:
+    value = told.pop("value", None)
+    lines = report.seen[_check_fields(told, _SEEN_FIELDS)["seen"]]
+    if len(lines) < _MOST_SEEN:
+        lines.append(json.dumps([told["place"], value]))
 
 
 def _note_fault(told: dict[str, Any], report: _Report) -> None:

@@ -1,6 +1,6 @@
 """The verdict on what an agent left of a software task. Owns the order of the stages and the evidence; each stage is a file of its own.
 
-    diff ─► allowed files ─► pristine tree + hidden tests ─► sheets: real copies pass, changed ones fail ─► held-out calls ─► 1
+    diff ─► allowed files ─► pristine tree + hidden tests ─► sheets of copies ─► blind tests ─► held-out calls ─► 1
                                    └──────────────── the first thing that is not as it must be ────────────────┴─► 0
 
 A process that takes too long or spends a limit gives no verdict (VerifierError): neither 0 nor 1. Two verdicts share nothing.
@@ -19,12 +19,13 @@ from pathlib import Path
 
 from trunkline.errors import SandboxError, TaskError, VerifierError
 from trunkline.tasks.swe.allowed import Dropped, allow_for_task
+from trunkline.tasks.swe.blind_tests import blind_files, differences
 from trunkline.tasks.swe.calibration import Calibration
 from trunkline.tasks.swe.heldout import compare_work, observe_solution, summary
 from trunkline.tasks.swe.outcomes import mismatches
 from trunkline.tasks.swe.place import VerdictPlace, oracle_changes
 from trunkline.tasks.swe.run_tests import run_sheet
-from trunkline.tasks.swe.sheets import function_of, make_sheets
+from trunkline.tasks.swe.sheets import function_of, make_sheets, plain_sheet
 from trunkline.tasks.swe.task import CodeTask, judged_sources
 from trunkline.tasks.swe.tree import lay_tree
 from trunkline.types import FileChange, Reward, Work
@@ -41,7 +42,7 @@ class Stage:
     """One step of a verdict."""
 
     name: str
-    """allowed, sheet 1, sheet 2, held-out."""
+    """allowed, sheet 1, sheet 2, blind tests, held-out."""
     seconds: float
     """Wall time."""
     words: str
@@ -118,7 +119,8 @@ class _Judging:
     async def run(self, folder: Path, changes: Sequence[FileChange], oracle: Sequence[FileChange]) -> Verdict:
         sources = await asyncio.to_thread(judged_sources, self.task)
         await asyncio.to_thread(self._lay, folder, changes, oracle, without=frozenset(sources))
-        fault = await self._sheets(folder / "tested", sources) or await self._heldout(folder)
+        tested = folder / "tested"
+        fault = await self._sheets(tested, sources) or await self._blind(tested, sources) or await self._heldout(folder)
         return Verdict(0.0 if fault else 1.0, self._evidence(fault or "; ".join(self.found)), tuple(self.stages))
 
     def _lay(self, folder: Path, changes: Sequence[FileChange], oracle: Sequence[FileChange], *, without: frozenset[str]) -> None:
@@ -142,7 +144,7 @@ class _Judging:
             to_probe={function_of(test) for test in calibration.fail_to_pass},
             probes=calibration.probes,
             rng=self.rng,
-            num_sheets=_NUM_SHEETS if self.task.heldout else _NUM_SHEETS_ALONE,
+            num_sheets=_NUM_SHEETS if self.task.heldout or calibration.blind else _NUM_SHEETS_ALONE,
         )
         for number, sheet in enumerate(sheets, 1):
             started = time.monotonic()
@@ -157,6 +159,23 @@ class _Judging:
         num_changed = sum(expected.outcome == "failed" for expected in copies)
         self.found.append(f"{len(judged)} tests pass on {len(sheets)} sheets of copies, where {num_changed} changed copies fail")
         return ""
+
+    async def _blind(self, tree: Path, sources: dict[str, str]) -> str:
+        """The same tests without their expectations: what they see is compared here."""
+        seen = self.calibration.seen
+        if not seen:
+            return ""
+        started = time.monotonic()
+        files = await asyncio.to_thread(blind_files, sources, self.calibration.fail_to_pass)
+        sheet, settings = plain_sheet({path: file.text for path, file in files.items()}), self.task.settings
+        run = await run_sheet(self.place, sheet, trees=(tree,), settings=settings, timeout_s=settings.timeout_s)
+        faults = differences(files, seen, run)
+        fault = f"blind tests: {_without_parameters(faults[0], seen)}" if faults else ""
+        words = f"{len(seen)} tests see the same without their expectations as with the solution"
+        self._record("blind tests", started, fault or words)
+        if not fault:
+            self.found.append(words)
+        return fault
 
     async def _heldout(self, folder: Path) -> str:
         if self.task.heldout is None:

@@ -2,7 +2,7 @@
 
     argv[1]: {"packages": [...], "import_roots": [...], "files": [...], "pytest_args": [...]}
     report:  {"id", "when", "outcome", "error", "is_assertion", "seconds"} a phase of a test, {"collect", "outcome", "error"} a file that
-             could not be collected, and at its end {"status", "num_lines"}
+             could not be collected, {"seen", "place", "value"} what a blind test saw (observer.py), and at its end {"status", "num_lines"}
 
 The code under test is imported into this process. So that it takes some skill to lie, what writes the report is bound before any
 of it is there; that a lie does not pay is the sheet's business. What is imported from the workspace comes last on the path: it can
@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import sys
+import types
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +60,11 @@ class Reporter:
         self.raised: dict[tuple[str, str], Raised] = {}
         self.subtests: dict[str, list[tuple[str, Raised]]] = {}
         self.faults: dict[str, str] = {}
+        self.running = ""
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """Whose turn it is."""
+        self.running = nodeid
 
     def pytest_load_initial_conftests(self, early_config: Any) -> None:
         """What the project puts on the path comes last, too; pytest puts it first."""
@@ -147,6 +154,14 @@ def above_package(folder: str) -> str:
     return folder
 
 
+def observer(reporter: Reporter) -> types.ModuleType:
+    """What blind tests import."""
+    found = types.ModuleType("trunkline_observer")
+    place = os.path.join(os.path.dirname(os.path.abspath(__file__)), "observer.py")
+    found.__dict__.update(runpy.run_path(place)["make"](reporter.send, lambda: reporter.running))
+    return found
+
+
 def main() -> None:
     """Reads, runs, reports, and ends at once: threads and exit hooks of the code under test have no say."""
     if not getattr(sys.flags, "safe_path", False):
@@ -167,6 +182,7 @@ def main() -> None:
     reporter = Reporter(send, pytest.fail.Exception)
     sys.path += dict.fromkeys([*settings["import_roots"], *beside_tests(settings["files"])])
     os.environ["PYTHONPATH"] = os.pathsep.join(settings["import_roots"])  # of Pythons that tests start
+    sys.modules["trunkline_observer"] = observer(reporter)
     sys.argv[:] = ["pytest"]
     status = int(pytest.main(arguments(settings), plugins=[reporter]))
     sys.stdout.flush()
