@@ -137,11 +137,13 @@ async def test_a_task_without_a_test_that_turns_is_refused(place: VerdictPlace, 
     assert "no test fails on the workspace and passes with the solution" in await refusal_of(task, place, sandboxes)
 
 
-async def test_a_task_in_which_forged_passes_would_be_paid_is_refused(
+async def test_a_task_whose_tests_can_be_guessed_is_certified_as_that(
     place: VerdictPlace, sandboxes: IsolatedSandboxes, tmp_path: Path
 ) -> None:
     task = write_task(tmp_path, **{"tests/heldout.py": "", "tests/tree/tests/test_coupon.py": NO_ASSERTION})
-    assert "whoever makes every test pass would be paid" in await refusal_of(task, place, sandboxes)
+    certificate = await certify_task(task, place, sandboxes=sandboxes, repeats=1, attacks=())
+    assert certificate.guessable
+    assert any(words.startswith("a forger who guesses what its tests expect") for words in certificate.not_excluded)
 
 
 async def test_an_unstable_hidden_test_is_quarantined_by_name(place: VerdictPlace, sandboxes: IsolatedSandboxes, tmp_path: Path) -> None:

@@ -72,7 +72,9 @@ def subject(number: int) -> Subject:
     return Subject(f"owner/task-{number}", f"{number:064x}", Path("my tasks") / f"task-{number}")
 
 
-def put(store: CertificateStore, subject: Subject, *, attack_earned: bool = False, kind: str = "task") -> None:
+def put(
+    store: CertificateStore, subject: Subject, *, attack_earned: bool = False, kind: str = "task", guessable: bool = False
+) -> None:
     conducts = ((ORACLE, 1, False), (NO_OP, 0, False), ("attack", 0, attack_earned))
     checks = [Check.count(name, 1 if earns else 0, num_attempts=1, num_wrong=wrong, num_disagreeing=0) for name, earns, wrong in conducts]
     certificate = Certificate.model_validate(
@@ -84,6 +86,7 @@ def put(store: CertificateStore, subject: Subject, *, attack_earned: bool = Fals
             "checks": tuple(checks),
             "num_tasks_by_kind": {"bug": 1},
             "not_excluded": (),
+            "guessable": guessable,
         }
     )
     store.put(certificate.sealed())
@@ -149,6 +152,12 @@ def test_of_very_many_uncertified_tasks_ten_are_named(store: CertificateStore) -
 def test_task_whose_attack_earned_is_refused(store: CertificateStore) -> None:
     put(store, subject(1), attack_earned=True)
     with pytest.raises(CertificateError, match="does not show that it passed"):
+        require(Tasks(subject(1)), store)
+
+
+def test_task_whose_tests_can_be_guessed_is_refused_though_it_is_certified(store: CertificateStore) -> None:
+    put(store, subject(1), guessable=True)
+    with pytest.raises(CertificateError, match="can be guessed; write tests/heldout.py"):
         require(Tasks(subject(1)), store)
 
 

@@ -16,7 +16,7 @@ VALID = Entry(
     "2024-01-02T00:00:00+00:00",
     {"recipe": "Python 3.11"},
     made=(
-        Made("p-1", "mined", "bug", 2, 30, certified=True),
+        Made("p-1", "mined", "bug", 2, 30, certified=True, guessable=True),
         Made("p-1-fault-a", "injected", "bug", 1, 31, certified=False, refusal="flaky"),
     ),
     cpu_s={"run": 4.0, "write": 1.0, "certify": 50.0},
@@ -72,7 +72,7 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
 def test_a_yield_counts_candidates_apart_from_changes_and_variants_apart_from_both() -> None:
     counted = Yield.of([VALID, FAILED, NO_CANDIDATE])
     assert (counted.num_seen, counted.num_candidates, counted.num_valid) == (3, 2, 1)
-    assert (counted.num_tried, counted.num_certified) == (1, 1)
+    assert (counted.num_tried, counted.num_certified, counted.num_guessable) == (1, 1, 1)
     assert counted.variants == {"injected": (1, 1, 0)}
     assert counted.rejected == {"run: no test turns": 1, "select: changes no tests": 1}
     assert counted.validation_cpu_s == (3.0, 5.0)

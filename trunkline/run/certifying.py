@@ -55,7 +55,8 @@ async def overview(folder: Path) -> tuple[str, ...]:
     numbers = ("", "") if calibration is None else (str(len(calibration.fail_to_pass)), str(len(calibration.pass_to_pass)))
     judge = {"pytest": "its tests", "script": "its script", "inversion": "faults to notice"}[task.settings.verifier]
     heldout = "yes" if task.heldout else "no"
-    return (task.task_id, task.settings.kind, judge, "yes" if certificate else "no", *numbers, heldout, where)
+    state = "no" if certificate is None else "yes, guessable" if certificate.guessable else "yes"
+    return (task.task_id, task.settings.kind, judge, state, *numbers, heldout, where)
 
 
 def _where(folder: Path) -> str:
@@ -185,6 +186,8 @@ def _summary(certificate: Certificate) -> str:
     words = [f"{len(attacks)} conducts earn 0", f"{len(certificate.not_instantiated)} attacks not tried"]
     if calibration is not None:
         words.append(f"{len(calibration.fail_to_pass)} tests fail to pass")
+    if certificate.guessable:
+        words.append("all that its tests expect can be guessed")
     if certificate.quarantined:
         words.append(f"{len(certificate.quarantined)} tests quarantined")
     return ", ".join(words)

@@ -18,7 +18,7 @@ from trunkline.errors import ConfigError
 
 if TYPE_CHECKING:
     from trunkline.run.mining import Wanted
-    from trunkline.tasks.factory.ledger import Entry
+    from trunkline.tasks.factory.ledger import Entry, Made
     from trunkline.tasks.factory.report import Yield
     from trunkline.tasks.factory.sources import SourceWords
     from trunkline.tasks.factory.work import Options
@@ -180,5 +180,7 @@ def _line(entry: Entry) -> str:
     return f"{'valid   ' if entry.is_valid else 'rejected'} {entry.candidate_id}: {', '.join([*made, *causes])}, {seconds}"
 
 
-def _certified(made: Any) -> str:
-    return "" if made.certified is None else ", certified" if made.certified else ", refused"
+def _certified(made: Made) -> str:
+    if made.certified is None:
+        return ""
+    return ", refused" if not made.certified else ", certified but guessable" if made.guessable else ", certified"

@@ -84,6 +84,8 @@ class Certificate(BaseModel):
     """How the tasks tried were spread."""
     not_excluded: tuple[str, ...]
     """Classes of unearned reward that remain possible, in words."""
+    guessable: bool = False
+    """Of a task: nothing that its tests compare is hidden from a forger who guesses what they expect. No run trains on it unasked."""
     not_instantiated: dict[str, str] = {}
     """Attacks of the corpus that have no meaning for this task, and why."""
     quarantined: dict[str, str] = {}

@@ -27,7 +27,7 @@ class Standing:
     certificates: Mapping[str, str]
     """Name to key, of those that have one."""
     uncertified: Mapping[str, str]
-    """Name to the reason, of those that have none."""
+    """Name to the reason, of those that have none, or one that says that their tests can be guessed."""
 
 
 def standing(taskset: Taskset, store: CertificateStore) -> Standing:
@@ -64,6 +64,8 @@ def _standing_of_tasks(subjects: Sequence[Subject], store: CertificateStore) -> 
             uncertified[subject.name] = "no certificate"
         elif certificate.kind != "task" or not certificate.passed:
             uncertified[subject.name] = "its certificate does not show that it passed"
+        elif certificate.guessable:
+            uncertified[subject.name] = "certified, but all that its tests expect can be guessed; write tests/heldout.py"
         else:
             certificates[subject.name] = subject.key
     return Standing(certificates, uncertified)

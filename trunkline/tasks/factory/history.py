@@ -138,6 +138,8 @@ class History:
             "log.showSignature=false",
             "protocol.allow=never",
         )
+        if not self.repository.is_dir():
+            raise ConfigError(f"{self.repository} is no directory; give a local clone, bare or not")
         command = ["git", "--no-pager", *(word for setting in settings for word in ("-c", setting)), *arguments]
         try:
             done = subprocess.run(

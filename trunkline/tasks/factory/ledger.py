@@ -37,6 +37,8 @@ class Made:
     """Tests that must go on passing."""
     certified: bool | None = None
     """None: it was not tried."""
+    guessable: bool = False
+    """It is certified, but all that its tests expect can be guessed (Certificate.guessable)."""
     refusal: str = ""
     """Why it has no certificate."""
 

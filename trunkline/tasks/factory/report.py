@@ -26,6 +26,8 @@ class Yield:
     """Candidates that became tasks: built, run, told and written."""
     num_certified: int
     """Of the valid, those with a certificate."""
+    num_guessable: int
+    """Of the certified, those whose tests can be guessed: no run trains on them unasked."""
     num_tried: int
     """Of the valid, those that certifying was tried on."""
     rejected: Mapping[str, int]
@@ -54,6 +56,7 @@ class Yield:
             num_candidates=len(candidates),
             num_valid=sum(entry.is_valid for entry in candidates),
             num_certified=sum(made.certified is True for made in own),
+            num_guessable=sum(made.guessable for made in own),
             num_tried=sum(made.certified is not None for made in own),
             rejected=dict(Counter(_words(one) for entry in entries for one in entry.rejected).most_common()),
             variants=_by_variant(entries),
@@ -69,7 +72,8 @@ class Yield:
         yield f"candidates       {self.num_candidates:6,}"
         yield f"valid            {self.num_valid:6,}  {_share(self.num_valid, self.num_candidates)} of the candidates"
         if self.num_tried:
-            yield f"certified        {self.num_certified:6,}  {_share(self.num_certified, self.num_tried)} of the valid"
+            share = _share(self.num_certified, self.num_tried)
+            yield f"certified        {self.num_certified:6,}  {share} of the valid; {self.num_guessable} can be guessed"
         for name, (written, tried, certified) in self.variants.items():
             words = f", {certified} of {tried} certified" if tried else ""
             yield f"variants         {written:6,}  {name}{words}"
@@ -89,6 +93,7 @@ class Yield:
             "valid": self.num_valid,
             "valid_interval": _interval(self.num_valid, self.num_candidates),
             "certified": self.num_certified,
+            "guessable": self.num_guessable,
             "certifying_tried": self.num_tried,
             "certified_interval": _interval(self.num_certified, self.num_tried),
             "kinds": dict(self.kinds),

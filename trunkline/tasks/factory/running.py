@@ -28,7 +28,7 @@ from trunkline.tasks.factory.route import kind_of, measure_speed, why_nothing_tu
 from trunkline.tasks.swe.task import Kind, is_regular, walk
 
 _MOST_TRIES_OF_SUITE = 2
-_MOST_SECONDS_HOLDING = 2.0
+_MOST_SECONDS_HOLDING = 1.0
 """Of the tests that hold; if they take more, the slowest are not judged, for every verdict runs what is judged."""
 _MOST_NAMES = 20
 _CODE = frozenset({".js", ".mjs", ".cjs", ".ts", ".mts", ".cts", ".jsx", ".tsx"})

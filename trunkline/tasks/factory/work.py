@@ -190,11 +190,10 @@ class _Work:
             if target.exists():
                 shutil.rmtree(target)  # of a call that was interrupted between the task and its line
             task = write_task(judged(draft) if isinstance(draft.environment, JavaScriptEnvironment) else draft, self.shop.tasks)
-        certified, refusal = await self._certify(task) if self.shop.options.certify else (None, "")
-        tested = draft.tested
-        self.made.append(
-            Made(draft.name, draft.variant, draft.kind, len(tested.fail_to_pass), len(tested.pass_to_pass), certified, refusal[:_WORDS])
-        )
+        made = Made(draft.name, draft.variant, draft.kind, len(draft.tested.fail_to_pass), len(draft.tested.pass_to_pass))
+        if self.shop.options.certify:
+            made = await self._certified(task, made)
+        self.made.append(made)
         return draft
 
     async def _told(self, draft: Draft) -> Draft:
@@ -203,17 +202,18 @@ class _Work:
         statement = await write_statement(draft, writer=writer, judge=judge)
         return replace(draft, instruction=statement.text, facts={**draft.facts, "told_by": statement.told_by})
 
-    async def _certify(self, folder: Path) -> tuple[bool, str]:
+    async def _certified(self, folder: Path, made: Made) -> Made:
         with self.meter.stage("certify"):
             task = load_code_task(folder)
-            if stored_certificate(task) is not None:
-                return True, ""
+            certificate = stored_certificate(task)
             try:
-                place = await place_of(task, self.shop.sandboxes)
-                CertificateStore.default().put(await certify_task(task, place, sandboxes=self.shop.sandboxes))
+                if certificate is None:
+                    place = await place_of(task, self.shop.sandboxes)
+                    certificate = await certify_task(task, place, sandboxes=self.shop.sandboxes)
+                    CertificateStore.default().put(certificate)
             except CertificateError as error:
-                return False, str(error)
-        return True, ""
+                return replace(made, certified=False, refusal=str(error)[:_WORDS])
+        return replace(made, certified=True, guessable=certificate.guessable)
 
     @contextlib.contextmanager
     def _noted(self, name: str) -> Iterator[None]:

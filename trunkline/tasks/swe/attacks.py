@@ -41,6 +41,7 @@ Need = Literal["heldout", "function", "table", "unittest", "approx", "random", "
 _BLOCKS = "blocks.toml"
 _EACH = "{{each_test_file}}"
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
+_SCRIPT = "/tmp/attack.sh"
 _SCRIPT_TIMEOUT_S = 60.0
 _PYTHON = 'command -v python > /dev/null || python() { python3 "$@"; }\n'
 """An image may have Python by one name alone."""
@@ -161,7 +162,9 @@ async def carry_out(instance: Instance, sandbox: Sandbox) -> None:
         else:
             await sandbox.files.write(change.path, change.content, mode=change.mode)
     if instance.script:
-        await sandbox.run(Command.shell(_PYTHON + instance.script, timeout_s=_SCRIPT_TIMEOUT_S))
+        # In a file, for a script may hold all test files, and arguments of a command are at most 128 KiB.
+        await sandbox.files.write(_SCRIPT, (_PYTHON + instance.script).encode())
+        await sandbox.run(Command(("/bin/sh", _SCRIPT), timeout_s=_SCRIPT_TIMEOUT_S))
 
 
 @functools.cache

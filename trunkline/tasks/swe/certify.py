@@ -112,10 +112,10 @@ async def certify_task(
             return await prepare_inversion(task, place)
         oracle = await oracle_changes(task, place)
         calibration = await _calibrate(task, place, steps)
-        _require_protected(task, calibration)
         material = await _material(task, place, oracle)
         verifier = _verifier(task, place, calibration, oracle)
-        return Prepared(verifier, material, calibration, (*NOT_EXCLUDED, *residual(task, calibration)))
+        open_ = (*NOT_EXCLUDED, *residual(task, calibration))
+        return Prepared(verifier, material, calibration, open_, is_guessable(calibration))
 
     return await trial.certificate(prepare, repeats=repeats)
 
@@ -135,17 +135,11 @@ async def _calibrate(task: CodeTask, place: VerdictPlace, steps: Steps) -> Calib
     return await calibrate(task, place, on_step=lambda words: steps.begin(f"calibration: {words}"))
 
 
-def _require_protected(task: CodeTask, calibration: Calibration | None) -> None:
-    """Raises TaskError if nothing at all stands between forged reports and the reward."""
+def is_guessable(calibration: Calibration | None) -> bool:
+    """Whether nothing but the forger's ignorance of what usual tests expect stands between forged reports and the reward."""
     if calibration is None or calibration.num_heldout_differing:
-        return
-    if {function_of(test) for test in calibration.fail_to_pass} <= set(calibration.unprobed) - set(calibration.blind):
-        heldout = "no held-out call tells the pristine workspace from the solution" if task.heldout else "there are no held-out calls"
-        raise TaskError(
-            f"{task.folder}: whoever makes every test pass would be paid: {heldout}, and of no test that must turn do changed copies hide "
-            "which is true, and none compares a result with what nobody could guess; write tests/heldout.py, or assert that results equal "
-            "constants that nobody guesses (not 0, None, True, '', [])"
-        )
+        return False
+    return {function_of(test) for test in calibration.fail_to_pass} <= set(calibration.unprobed) - set(calibration.blind)
 
 
 async def _material(task: CodeTask, place: VerdictPlace, oracle: tuple[FileChange, ...]) -> Material:
@@ -180,6 +174,8 @@ def residual(task: CodeTask, calibration: Calibration | None) -> Iterable[str]:
         f"a forgery that tells right from changed copies of a test ({num_bite} of {calibration.num_candidates} changes tried make "
         f"the solution fail, in {num_tests} tests)"
     )
+    if is_guessable(calibration):
+        yield "a forger who guesses what its tests expect: they compare nothing that is hidden from the code under test"
     if unprotected := sorted(set(calibration.unprobed) - set(calibration.blind)):
         yield f"forged passes of tests whose changed copies do not hide which is true: {_named(unprotected)}"
     if calibration.quarantined:

@@ -47,6 +47,8 @@ class Prepared:
     """What every verdict needs; None if a script judges."""
     not_excluded: tuple[str, ...]
     """What verdicts leave open, in words."""
+    guessable: bool = False
+    """See `Certificate.guessable`."""
 
 
 @dataclass
@@ -116,6 +118,7 @@ class Trial:
             checks=tuple(found.check for found in (*honest, *attacked)),
             num_tasks_by_kind={self.task.settings.kind: 1},
             not_excluded=prepared.not_excluded,
+            guessable=prepared.guessable,
             not_instantiated={name: instance.why for name, instance in instances.items() if isinstance(instance, NotApplicable)},
             quarantined=dict(calibration.quarantined) if calibration is not None else {},
             calibration=calibration.model_dump(mode="json") if calibration is not None else None,

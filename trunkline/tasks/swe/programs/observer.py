@@ -28,7 +28,7 @@ def plain(value: object, depth: int = 0) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
-        return int(value) if -(2**53) <= value <= 2**53 else ["int", _short(hex(value))]
+        return int(value) if -(2**53) <= value <= 2**53 else ["int", _short(f"{value:x}")]
     if isinstance(value, float):
         return _of_float(value)
     if isinstance(value, str):
