@@ -126,7 +126,7 @@ def test_what_is_no_source_is_named(tmp_path: Path) -> None:
     for source, words in (
         ("github:nobody", "owner/name"),
         (str(tmp_path / "missing"), "missing"),
-        ("pypi:parse==2..x..y", "==A..B"),
+        ("pypi:parse==2..x..y", "names no releases"),
     ):
         ended = subprocess.run(
             trunkline("tasks", "mine", source, "--out", str(tmp_path / "out")),

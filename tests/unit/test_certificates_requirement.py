@@ -72,9 +72,7 @@ def subject(number: int) -> Subject:
     return Subject(f"owner/task-{number}", f"{number:064x}", Path("my tasks") / f"task-{number}")
 
 
-def put(
-    store: CertificateStore, subject: Subject, *, attack_earned: bool = False, kind: str = "task", guessable: bool = False
-) -> None:
+def put(store: CertificateStore, subject: Subject, *, attack_earned: bool = False, kind: str = "task", guessable: bool = False) -> None:
     conducts = ((ORACLE, 1, False), (NO_OP, 0, False), ("attack", 0, attack_earned))
     checks = [Check.count(name, 1 if earns else 0, num_attempts=1, num_wrong=wrong, num_disagreeing=0) for name, earns, wrong in conducts]
     certificate = Certificate.model_validate(
