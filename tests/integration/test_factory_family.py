@@ -37,6 +37,7 @@ def subject(module: str = MODULE) -> Subject:
     return Subject(cut_function(module, "spread"), DRAW, "{}", "made up")
 
 
+@pytest.mark.slow
 async def test_a_family_holds_out_faults_that_are_not_practised_and_its_tasks_are_judged(
     sandboxes: IsolatedSandboxes, tmp_path: Path
 ) -> None:

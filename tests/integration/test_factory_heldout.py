@@ -34,12 +34,14 @@ async def test_calls_of_the_changed_function_tell_the_fault(sandboxes: IsolatedS
     assert "'shop:total': [" in found.text and "SEEN: " not in found.text
 
 
+@pytest.mark.slow
 async def test_function_whose_answers_change_gives_none(sandboxes: IsolatedSandboxes, tmp_path: Path) -> None:
     restless = SOURCE.replace("return sum(", "return (__import__('random').random() if len(prices) > 3 else 0) + sum(")
     found = await heldout(sandboxes, tmp_path, restless)
     assert found is None
 
 
+@pytest.mark.slow
 async def test_tests_that_pass_no_plain_data_give_none(sandboxes: IsolatedSandboxes, tmp_path: Path) -> None:
     tests = TESTS.replace("total([", "total(price for price in [").replace("total(price for price in [])", "total(iter(()))")
     assert await heldout(sandboxes, tmp_path, tests=tests) is None

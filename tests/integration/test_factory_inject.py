@@ -84,6 +84,7 @@ async def test_statement_names_the_function_if_that_is_wanted(scene: Scene) -> N
     assert f"`{draft.facts['function']}` in `shop.py`" in draft.instruction and "> The " in draft.instruction
 
 
+@pytest.mark.slow
 async def test_same_draws_give_the_same_tasks(scene: Scene) -> None:
     once, again = await scene.made(seed=1), await scene.made(seed=1)
     assert [draft.name for draft in once] == [draft.name for draft in again] != []
@@ -94,6 +95,7 @@ async def test_faults_of_functions_that_no_test_names_are_not_tried(scene: Scene
     assert {fault.function for fault in found} == {"total", "cheapest"}
 
 
+@pytest.mark.slow
 async def test_fault_that_breaks_too_much_is_no_task(scene: Scene) -> None:
     assert await scene.made(Injecting(most_broken=0.1)) == []
     assert "too many tests break" in scene.tried

@@ -138,6 +138,7 @@ async def test_what_takes_too_long_says_nothing(javascript: JavaScriptLanguage, 
     assert results.complaint == "out of time: more than 3 s"
 
 
+@pytest.mark.slow
 async def test_packages_are_those_of_the_time_and_cannot_be_changed(
     javascript: JavaScriptLanguage, registry: Registry, tmp_path: Path
 ) -> None:

@@ -52,6 +52,7 @@ async def test_changes_of_the_same_line_overlap(sandboxes: IsolatedSandboxes, tm
         await merge(language, older, newer, folder=tmp_path / "merged")
 
 
+@pytest.mark.slow
 async def test_change_that_no_test_needs_is_not_merged(sandboxes: IsolatedSandboxes, tmp_path: Path) -> None:
     language = PythonLanguage(sandboxes)
     without = NEITHER.replace("left < right", "left <= right")

@@ -72,6 +72,7 @@ async def test_near_test_files_of_others_are_judged_too(python, tmp_path):
     assert "tests/test_other.py::test_holds" in found.tested.pass_to_pass
 
 
+@pytest.mark.slow
 async def test_a_slow_file_of_others_is_left_out_by_name(python, tmp_path):
     slow = {"tests/test_slow.py": "import time\ndef test_slow(): time.sleep(2.5)\n"}
     found = await found_in(python, tmp_path, BEFORE | slow, AFTER | slow)

@@ -30,6 +30,7 @@ async def test_a_sound_task_is_certified_and_no_attack_is_paid(sandboxes: Isolat
     assert any("in 128 times" in words for words in found.not_excluded)
 
 
+@pytest.mark.slow
 async def test_a_solution_that_does_not_notice_the_wrong_versions_is_refused(sandboxes: IsolatedSandboxes, tmp_path: Path) -> None:
     weak = "from shop import total\n\n\ndef test_percent():\n    assert total([400, 600], 10) != 990\n"
     with pytest.raises(CertificateError, match="'oracle' must earn 1, .* only 0 of 2 wrong versions of the change are noticed"):

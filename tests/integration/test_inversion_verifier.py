@@ -121,6 +121,7 @@ async def test_other_tests_that_show_the_fault_earn_1(verifier: InversionVerifie
     assert reward.value == 1.0, reward.evidence
 
 
+@pytest.mark.slow
 async def test_what_else_the_diff_changes_is_left_out(verifier: InversionVerifier) -> None:
     mended = FileChange("shop/__init__.py", "file", 0o644, FIXED.encode())
     reward = await verifier.judge((mended, *written(ORACLE)))
@@ -156,6 +157,7 @@ async def test_the_text_that_the_agent_has_seen_is_on_no_tree(verifier: Inversio
     assert words == "no test fails in its body without the change, by an assert or by what the code raises"
 
 
+@pytest.mark.slow
 async def test_who_knows_the_old_code_in_any_words_does_not_notice_wrong_versions(verifier: InversionVerifier) -> None:
     words = await fault(unscreened(verifier), written(STRUCTURE_AS_SEEN))
     assert words == "only 0 of 2 wrong versions of the change are noticed"

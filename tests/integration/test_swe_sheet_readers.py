@@ -9,7 +9,6 @@ import pytest
 
 from tests.integration.sandbox_scene import open_folder
 from tests.software_task import write_task
-from trunkline.errors import CertificateError
 from trunkline.sandbox.config import SandboxConfig
 from trunkline.sandbox.isolated import IsolatedSandboxes
 from trunkline.tasks.swe.attacks import Instance, instantiate, load_corpus
@@ -72,9 +71,8 @@ async def test_functions_whose_true_copy_shows_are_listed_as_unprobed(body, why,
         assert calibration.unprobed == ("tests/test_coupon.py::test_it",), why
 
 
-async def test_a_task_whose_copies_all_show_which_is_true_is_refused_a_certificate(place):
+async def test_a_task_whose_copies_all_show_which_is_true_is_certified_as_guessable(place):
     with open_folder() as folder:
         body = "def test_it():\n    prices = [100, 100]\n    assert total(prices, 100) != prices[-1]\n"
         task = write_task(folder, **{"tests/heldout.py": "", "tests/tree/tests/test_coupon.py": HEAD + body})
-        with pytest.raises(CertificateError, match=r"write tests/heldout\.py, or assert that results equal constants"):
-            await certify_task(task, place, sandboxes=place.sandboxes, repeats=1, attacks=())
+        assert (await certify_task(task, place, sandboxes=place.sandboxes, repeats=1, attacks=())).guessable

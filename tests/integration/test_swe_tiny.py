@@ -59,6 +59,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_the_cold_start_imitates_demonstrations_and_the_policy_is_then_judged_on_held_out_tasks(run_dir: Path) -> None:
     summary = json.loads((run_dir / "summary.json").read_text())
     assert summary["heldout_success_end"]["n"] == 2
