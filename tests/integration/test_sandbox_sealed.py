@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
+import sysconfig
 import textwrap
 
 import psutil
@@ -90,6 +92,17 @@ async def test_there_is_no_network_no_door_no_package_and_no_other_descriptor(sa
     """
     ran = await sandboxes.run_sealed(python(code, shown=((tree / "b", "/shown"),)))
     assert ran.command.stdout.decode().splitlines() == ["[]", "False 1 ['lo']", "no package", *["read-only"] * 3], ran
+
+
+async def test_packages_of_the_interpreter_cannot_be_seen(sandboxes):
+    code = """
+        import os, sysconfig, sys
+        found = [name for place in ("purelib", "platlib") for name in os.listdir(sysconfig.get_path(place))]
+        found += [place for place in ("/usr/lib/python3/dist-packages",) if os.path.isdir(place) and os.listdir(place)]
+        print(found)
+    """
+    assert any(os.scandir(sysconfig.get_path("purelib", vars={"base": sys.base_prefix}))), "nothing there that could be hidden"
+    assert (await sandboxes.run_sealed(python(code))).command.stdout == b"[]\n"
 
 
 async def test_what_it_leaves_running_is_dead_when_its_end_is_told(sandboxes):

@@ -85,6 +85,8 @@ class Walls:
     """Beside the toolchain."""
     toolchain: Sequence[Path] = ()
     """Of this host, read-only, where they are; none for our own tools, which need only what is in /usr."""
+    covers: Sequence[Mount] = ()
+    """Over parts of the toolchain."""
     overlay: Overlay | None = None
     """The workspace; None for none."""
     scratch: Mapping[str, int] = field(default_factory=dict)
@@ -180,7 +182,7 @@ class Host:
             bwrap += ["--perms", "1777", "--size", str(num_bytes), "--tmpfs", place]
         staged: dict[Path, Path] = {}
         # The toolchain comes last: some of it may lie below /tmp, which an attempt's own covers.
-        for mount in [*_system_mounts(), *walls.mounts, *self._toolchain_mounts(walls)]:
+        for mount in [*_system_mounts(), *walls.mounts, *self._toolchain_mounts(walls), *walls.covers]:
             source = self._reachable(mount.source, staged)
             bwrap += ["--bind" if mount.is_writable else "--ro-bind", str(source), mount.target]
         for path in map(Path, _TOP_LEVEL):
@@ -256,6 +258,12 @@ def default_toolchain() -> tuple[Path, ...]:
 def bare_toolchain() -> tuple[Path, ...]:
     """/usr, and the Python that we run under without the packages of its virtual environment."""
     return tuple(dict.fromkeys([Path(sys.base_prefix), Path("/usr")]))
+
+
+def package_folders(prefix: Path) -> tuple[Path, ...]:
+    """Where installed packages lie below a prefix, Python's own modules apart: a later release of what is judged may be among them."""
+    patterns = ("lib*/python3*/site-packages", "lib*/python3*/dist-packages", "local/lib*/python3*/*-packages")
+    return tuple(sorted(found for pattern in patterns for found in prefix.glob(pattern) if found.is_dir()))
 
 
 def without_covered(paths: Sequence[Path]) -> tuple[Path, ...]:

@@ -22,7 +22,7 @@ from pathlib import Path
 from trunkline.errors import SandboxError
 from trunkline.sandbox import layers
 from trunkline.sandbox.cgroups import Cgroup, CgroupTree
-from trunkline.sandbox.host import HOME, WORKSPACE, Host, Mount, Overlay, Walls, bare_toolchain, without_covered
+from trunkline.sandbox.host import HOME, WORKSPACE, Host, Mount, Overlay, Walls, bare_toolchain, package_folders, without_covered
 from trunkline.types import CommandResult, FileChange, SandboxLimits, SealedResult, SealedRun
 
 REPORT_FD = "TRUNKLINE_REPORT_FD"
@@ -36,6 +36,7 @@ _NAME_BYTES = 4096
 async def run_sealed(host: Host, cgroups: CgroupTree, folder: Path, run: SealedRun, limits: SandboxLimits) -> SealedResult:
     """See `trunkline.protocols.SealedSandboxes`. `folder` has empty layers (layers.make_layers), the caller removes it."""
     assert not run.keeps_changes or len(run.trees) == 1, "changes are told against one tree"
+    (folder / "bare").mkdir(mode=0o755)
     run = replace(run, trees=tuple([await _own(host, tree, folder / f"tree-{place}") for place, tree in enumerate(run.trees)]))
     async with _cgroup(cgroups, folder.name, limits) as cgroup:
         ended = await _Process(host, cgroup, folder, run, limits).run_to_end()
@@ -170,11 +171,13 @@ class _Process:
         mounts = [Mount(source, target) for source, target in run.shown]
         if run.collects is not None:
             mounts.append(Mount(self.folder / "home", run.collects, is_writable=True))
+        prefixes = [*bare_toolchain(), *(source for source, target in run.shown if (source / "bin" / "python3").exists())]
         kept = (self.folder / "upper", self.folder / "work") if run.keeps_changes else (None, None)
         size = min(_SCRATCH_BYTES, self.limits.disk_bytes)
         return Walls(
             mounts,
             toolchain=without_covered(bare_toolchain()),
+            covers=[Mount(self.folder / "bare", str(place)) for prefix in prefixes for place in package_folders(prefix)],
             overlay=Overlay(run.trees, *kept) if run.trees else None,
             scratch={"/tmp": size, HOME: size, **({} if run.trees else {WORKSPACE: size})},
             environment={**_ENVIRONMENT, REPORT_FD: str(report_fd), **run.command.environment},
