@@ -23,6 +23,7 @@ from trunkline.tasks.factory.future import assert_no_future
 from trunkline.tasks.formats.git_patch import apply_patch, patch_of
 from trunkline.tasks.formats.harbor import write_harbor
 from trunkline.tasks.formats.harbor_config import HarborConfig
+from trunkline.tasks.formats.swebench_tasks import SOLVE
 from trunkline.tasks.swe.task import TABLE, CodeSettings, is_regular, load_code_task, walk
 from trunkline.tasks.swe.tree import is_inside, lay_tree
 
@@ -38,15 +39,6 @@ _DOCKERFILE = """FROM python:3.11-slim
 RUN pip install --no-cache-dir pytest==8.4.2
 COPY workspace /workspace
 WORKDIR /workspace
-"""
-_SOLVE = """#!/bin/sh
-set -eu
-cd /workspace
-if command -v git > /dev/null; then
-    git apply -p1 --whitespace=nowarn /solution/oracle.patch
-else
-    patch -p1 < /solution/oracle.patch
-fi
 """
 # The judged tests by name, in as many calls as the command line needs; xargs fails if one of them does.
 _TEST = """#!/bin/sh
@@ -123,7 +115,7 @@ def _texts(draft: Draft, workspace: Path) -> dict[str, bytes | str]:
     judged = (*draft.tested.fail_to_pass, *draft.tested.pass_to_pass)
     found: dict[str, bytes | str] = {
         "environment/Dockerfile": _DOCKERFILE,
-        "solution/solve.sh": _SOLVE,
+        "solution/solve.sh": SOLVE,
         "tests/test.sh": _TEST,
         "tests/judged.txt": "".join(f"{name}\n" for name in judged),
     }

@@ -30,7 +30,7 @@ SOURCE = "swebench"
 """The table of [metadata] with what a task does not need of its instance."""
 _KEPT = ("instance_id", "repo", "base_commit", "version", "created_at", "environment_setup_commit", "hints_text")
 _BASE_IMAGE = "python:3.11-slim"
-_SOLVE = """#!/bin/sh
+SOLVE = """#!/bin/sh
 set -eu
 cd /workspace
 if command -v git > /dev/null; then
@@ -39,6 +39,7 @@ else
     patch -p1 < /solution/oracle.patch
 fi
 """
+"""solution/solve.sh of a task whose solution is a patch beside it."""
 _TEST = """#!/bin/sh
 mkdir -p /logs/verifier
 cd /workspace
@@ -167,7 +168,7 @@ def _texts(instance: SweInstance) -> dict[str, str]:
     patch = instance.patch if instance.patch.endswith("\n") else f"{instance.patch}\n"
     return {
         "environment/Dockerfile": _dockerfile(instance),
-        "solution/solve.sh": _SOLVE,
+        "solution/solve.sh": SOLVE,
         "solution/oracle.patch": patch,
         "tests/test.sh": _TEST.format(tests=tests),
     }

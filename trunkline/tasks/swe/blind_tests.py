@@ -1,4 +1,4 @@
-"""Tests whose expectations are taken out: they run the same code and tell what they see. Owns the rewriting; compares nothing.
+"""Tests whose expectations are taken out: they run the same code and tell what they see. Owns rewriting and comparing, no run.
 
     assert parse("a=1") == {"a": 1}                 ─►  see(0, parse("a=1"))      the host: equal to what the solution makes it see
     assert "usage" in run().output                  ─►  see(1, run().output)      the host: contains "usage"
@@ -25,8 +25,10 @@ from trunkline.tasks.swe.syntax import parse
 
 MODULE = "trunkline_observer"
 _SEE, _RAISING, _WARNING = "_trunkline_see", "_trunkline_raising", "_trunkline_warning"
-_EQUAL = frozenset({"assertEqual", "assertEquals", "assertListEqual", "assertTupleEqual", "assertDictEqual", "assertSetEqual"})
-_EQUAL_MORE = frozenset({"assertSequenceEqual", "assertMultiLineEqual"})
+_EQUAL = frozenset({"assertEqual", "assertEquals", "assertListEqual", "assertTupleEqual", "assertDictEqual", "assertSetEqual"}) | {
+    "assertSequenceEqual",
+    "assertMultiLineEqual",
+}
 _RAISES = frozenset({"raises", "assertRaises", "assertRaisesRegex", "assertRaisesRegexp"})
 _WARNS = frozenset({"warns", "deprecated_call", "assertWarns", "assertWarnsRegex"})
 _APPROXIMATE = "approx"
@@ -191,7 +193,7 @@ class _Blinding(ast.NodeTransformer):
         name, arguments = call.func.attr, call.args
         if len(arguments) < 2 or any(isinstance(argument, ast.Starred) for argument in arguments[:2]):
             return node
-        if name in _EQUAL | _EQUAL_MORE:
+        if name in _EQUAL:
             return self._equal(node, arguments[0], arguments[1])
         if name == "assertIn":
             return self._within(node, arguments[0], arguments[1])
