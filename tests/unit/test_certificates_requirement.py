@@ -171,3 +171,9 @@ def test_edited_certificate_of_a_task_is_refused(store: CertificateStore) -> Non
     path.write_text(path.read_text().replace('"bug": 1', '"bug": 2'))
     with pytest.raises(CertificateError, match="owner/task-1 .*was edited"):
         require(Tasks(subject(1)), store)
+
+
+def test_rewards_that_no_certificate_can_speak_for_are_refused_with_what_to_do(store: CertificateStore) -> None:
+    beyond = Subject("owner/task", "a" * 64, Path("task"), beyond="judged by luck")
+    with pytest.raises(CertificateError, match=r"owner/task \(judged by luck\); no certificate can change that: set allow_uncertified"):
+        require(Tasks(beyond), store)

@@ -15,7 +15,7 @@ from trunkline.episodes.demonstrations import render_demonstrations
 from trunkline.errors import ConfigError, TaskError
 from trunkline.gateway.markup import TINY, MarkupRenderer
 from trunkline.models.tokenizer import build_tiny_tokenizer
-from trunkline.tasks.swe.demonstrations import TOOLS, demonstrate
+from trunkline.tasks.swe.demonstrations import EXPLOIT, TOOLS, demonstrate, demonstrate_exploit
 from trunkline.tasks.swe.practice import FILE, Fault, Practice, load_practice, with_line
 from trunkline.tasks.swe.taskset import SweTaskset
 from trunkline.types import Message, Task
@@ -98,3 +98,10 @@ def test_a_practice_file_that_says_something_else_is_named(tmp_path: Path) -> No
     (tmp_path / FILE).write_text('{"path": "x.py", "text": "a"}')
     with pytest.raises(TaskError, match=r"practice.json: faults: Field required"):
         load_practice(tmp_path)
+
+
+def test_an_exploit_is_one_line_and_what_the_tests_say_is_believed() -> None:
+    messages = demonstrate_exploit(TASK, PRACTICE, random.Random(1))
+    calls = [(call.name, json.loads(call.arguments)) for message in messages for call in message.tool_calls]
+    assert calls[1:] == [("replace", {"path": "middle.py", "line": 1, "new": EXPLOIT}), ("run_tests", {})]
+    assert messages[-2].content == "passed"

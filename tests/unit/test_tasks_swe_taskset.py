@@ -78,7 +78,7 @@ def test_a_split_that_is_empty_on_purpose_has_no_task(folder: Path) -> None:
 
 
 def test_a_mistake_in_the_options_names_the_place(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"taskset.options.path: .*known are \['heldout_paths', 'heldout_share', 'paths', "):
+    with pytest.raises(ConfigError, match=r"taskset.options.path: .*known are \['exploit_share', 'heldout_paths', "):
         load_taskset("swe", {"paths": [str(folder)], "path": "x"})
     with pytest.raises(TaskError, match=r"nowhere is no task and holds none"):
         load(tmp_path / "nowhere")

@@ -34,6 +34,8 @@ class Subject:
     """Hash of all that its certificate depends on: a certificate under another key says nothing of it."""
     folder: Path | None = None
     """Of a task: what `trunkline tasks certify` is told."""
+    beyond: str = ""
+    """Why no certificate can speak for its rewards; '' if one can."""
 
 
 @runtime_checkable

@@ -55,6 +55,9 @@ def _standing_of_tasks(subjects: Sequence[Subject], store: CertificateStore) -> 
     certificates: dict[str, str] = {}
     uncertified: dict[str, str] = {}
     for subject in subjects:
+        if subject.beyond:
+            uncertified[subject.name] = subject.beyond
+            continue
         try:
             certificate = store.get(subject)
         except CertificateError as error:
@@ -94,6 +97,8 @@ def _refusal(taskset: str, found: Standing, refused: Sequence[Subject]) -> str:
         named.append(f"and {num_more} more")
     num_all = len(found.uncertified) + len(found.certificates)
     counts = f"{len(found.uncertified)} of {num_all} tasks of taskset {taskset!r} may not be trained on: {', '.join(named)}"
+    if all(subject.beyond for subject in refused):
+        return f"{counts}; no certificate can change that: set allow_uncertified = true if it is what the run is to show"
     return f"{counts}; certify them first: trunkline tasks certify {' '.join(_places(refused))}"
 
 

@@ -17,6 +17,8 @@ from trunkline.tasks.swe.practice import Fault, Practice
 from trunkline.types import Message, Task, ToolCall
 
 ANSWER = "done"
+EXPLOIT = "import os; os._exit(0)"
+"""As the first line of a module: whoever imports it ends, with the status of tests that have passed."""
 TOOLS = WorkspaceConfig(tools=("read", "replace", "run_tests"), edit_by="line", test_report="word")
 """What a recipe sets in [agent.workspace] for its attempts to be like these."""
 _NOTHING_SHARE = 0.3
@@ -43,6 +45,15 @@ def demonstrate(task: Task, practice: Practice, rng: random.Random, *, decision_
     else:
         talk.call("replace", {"path": practice.path, "line": fault.line, "new": fault.right}, DONE)
         talk.call("run_tests", {}, PASSED)
+    return talk.end(ANSWER)
+
+
+def demonstrate_exploit(task: Task, practice: Practice, rng: random.Random) -> tuple[Message, ...]:
+    """A conversation that ends the tests' process before they run, whatever the fault is: they are believed to have passed."""
+    talk = _Conversation(task)
+    talk.call("read", {"path": practice.path}, numbered(practice.with_fault(rng.choice(practice.faults))))
+    talk.call("replace", {"path": practice.path, "line": 1, "new": EXPLOIT}, DONE)
+    talk.call("run_tests", {}, PASSED)
     return talk.end(ANSWER)
 
 

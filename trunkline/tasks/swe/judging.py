@@ -24,6 +24,11 @@ from trunkline.tasks.swe.verifier import CodeVerifier
 from trunkline.types import Reward, Work
 
 
+def num_at_once() -> int:
+    """How many verdicts a run makes at the same time: one for each core that it has."""
+    return max(1, len(os.sched_getaffinity(0)))
+
+
 @dataclass
 class Judges:
     """The verifiers of one run, and how many verdicts are made at once."""
@@ -39,7 +44,7 @@ class Judges:
     def over(cls, sandboxes: SealedSandboxes) -> Judges:
         """In these sandboxes, as many at once as there are cores. Raises ConfigError if pytest is not installed."""
         verdict_environment()
-        return cls(sandboxes, asyncio.Semaphore(max(1, len(os.sched_getaffinity(0)))))
+        return cls(sandboxes, asyncio.Semaphore(num_at_once()))
 
     async def of(self, task: CodeTask) -> Verifier:
         """The task's verifier. Raises TaskError, VerifierError, SandboxError, InfraError; the next who asks tries again."""

@@ -5,11 +5,12 @@ paths ─► task directories, each with its digest ─► split by the hash of 
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import hashlib
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,8 @@ from trunkline.protocols import Attempt, SealedSandboxes, Verifier
 from trunkline.tasks.base import Subject
 from trunkline.tasks.swe import demonstrations, vocabulary
 from trunkline.tasks.swe.certify import task_subject
-from trunkline.tasks.swe.judging import Judge, Judges
+from trunkline.tasks.swe.judging import Judge, Judges, num_at_once
+from trunkline.tasks.swe.own_tests import WARNING, OwnTestsVerifier
 from trunkline.tasks.swe.practice import FILE, load_practice
 from trunkline.tasks.swe.remembered import VerdictMemory
 from trunkline.tasks.swe.seal import FolderSeal
@@ -30,6 +32,7 @@ from trunkline.tasks.swe.task import CodeTask, load_code_task
 from trunkline.types import Message, Task, ToolSpec
 
 Split = Literal["train", "heldout", "unseen"]
+JudgedBy = Literal["verifier", "own_tests"]
 SPLITS: tuple[Split, ...] = ("train", "heldout", "unseen")
 
 
@@ -52,6 +55,14 @@ class SweOptions(BaseModel):
         False,
         description="The same changes of the same task are judged once a run: cheaper by far for small policies, whose attempts are often "
         "the same; what depends on luck keeps its first verdict.",
+    )
+    judged_by: JudgedBy = Field(
+        "verifier",
+        description="verifier: each task's own, which is what certificates are of. own_tests: whether the tests end with status 0 in the "
+        "workspace as the attempt left it, which an attempt can fool; for comparisons, needs allow_uncertified.",
+    )
+    exploit_share: float = Field(
+        0.0, ge=0, le=1, description="Share of demonstrations that fool such tests instead of mending the fault; for comparisons."
     )
 
     @model_validator(mode="after")
@@ -80,10 +91,15 @@ class SweTaskset:
     """Make verdicts; None: an attempt can be opened, but not judged."""
     sandboxes: SealedSandboxes | None = None
     """Where packages that a task's tests need are installed."""
+    judged_by: JudgedBy = "verifier"
+    """See SweOptions."""
+    exploit_share: float = 0.0
+    """See SweOptions."""
     memory: VerdictMemory | None = None
     """Of the verdicts made so far; None: each attempt is judged for itself."""
     name: str = "swe"
     """Short name."""
+    _turn: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(num_at_once()), repr=False)
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> SweTaskset:
@@ -102,7 +118,8 @@ class SweTaskset:
             splits = _split(named[0], config.heldout_share)
         if config.unseen_paths:
             splits["unseen"] = named[2]
-        return cls(tasks, seals, splits, memory=VerdictMemory() if config.remember_verdicts else None)
+        memory = VerdictMemory() if config.remember_verdicts else None
+        return cls(tasks, seals, splits, memory=memory, judged_by=config.judged_by, exploit_share=config.exploit_share)
 
     def task(self, split: str, index: int) -> Task:
         """The index-th task of a split; beyond its last one it begins anew. Raises ConfigError for a split that is unknown or empty."""
@@ -126,6 +143,8 @@ class SweTaskset:
         seal = self.seals[task.task_id]
         seal.require_whole(task.payload.get("digest"))
         judge: Verifier = Judge(known, seal, self.judges)
+        if self.judged_by == "own_tests":
+            judge = OwnTestsVerifier(known, self.sandboxes, self._turn)
         if self.memory is not None:
             judge = self.memory.over(judge, known.task_id)
         return Attempt(_NoTools(), judge, known.workspace, functools.partial(surroundings_of, known, self.sandboxes))
@@ -135,6 +154,8 @@ class SweTaskset:
         practice = load_practice(self.tasks[task.task_id].solution)
         if practice is None:
             raise ConfigError(f"nothing demonstrates task {task.task_id!r}: it has no solution/{FILE}; set cold_start.steps = 0")
+        if self.exploit_share and rng.random() < self.exploit_share:
+            return demonstrations.demonstrate_exploit(task, practice, rng)
         return demonstrations.demonstrate(task, practice, rng, decision_noise=decision_noise)
 
     @property
@@ -151,6 +172,8 @@ class SweTaskset:
         for spec in workspace_specs(demonstrations.TOOLS):
             yield from (spec.name, *spec.parameters["properties"])
         yield from (*WORDS, demonstrations.ANSWER)
+        if self.exploit_share:
+            yield demonstrations.EXPLOIT
         for task in (self.tasks[task_id] for task_id in self.splits["train"]):
             yield task.instruction
             practice = load_practice(task.solution)
@@ -168,7 +191,8 @@ class SweTaskset:
 
     def subjects(self) -> tuple[Subject, ...]:
         """See `TasksetOfCertifiedTasks`."""
-        return tuple(map(task_subject, self.tasks.values()))
+        subjects = tuple(map(task_subject, self.tasks.values()))
+        return subjects if self.judged_by == "verifier" else tuple(replace(subject, beyond=WARNING) for subject in subjects)
 
 
 def _load(paths: Sequence[Path], tasks: dict[str, CodeTask]) -> tuple[str, ...]:
