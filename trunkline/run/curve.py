@@ -92,7 +92,7 @@ def draw_curve(path: Path, *, title: str, curve: TrainingCurve, heldout: Sequenc
     _mark_heldout(axes, heldout, last=last)
     axes.set(ylabel="success at temperature 1", ylim=(-0.02, 1.05), title=title)
     axes.set_xlim(-0.02 * last, 1.03 * last)
-    _whole_steps(axes)
+    whole_steps(axes)
     axes.grid(alpha=0.3)
     axes.legend(loc="best", frameon=False, fontsize="small")
     if below is not None:
@@ -100,12 +100,12 @@ def draw_curve(path: Path, *, title: str, curve: TrainingCurve, heldout: Sequenc
         below.set(ylabel="entropy\n(nats)", ylim=(0, 1.1 * max(*curve.entropy, 1e-6)))
         below.grid(alpha=0.3)
     (axes if below is None else below).set_xlabel("optimiser steps after the cold start")
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_arms(path: Path, arms: Mapping[str, Sequence[ArmRun]]) -> None:
     """Several arms: training success (thin: each seed, thick: their mean), and beside it held-out success before and after, by seed."""
-    figure, (left, right) = _pyplot().subplots(
+    figure, (left, right) = pyplot().subplots(
         1, 2, figsize=(10, 4.5), dpi=_DPI, sharey=True, width_ratios=(3, 2), layout="constrained"
     )  # fmt: skip
     for number, (label, runs) in enumerate(arms.items()):
@@ -121,10 +121,10 @@ def draw_arms(path: Path, arms: Mapping[str, Sequence[ArmRun]]) -> None:
     right.set_title("held-out tasks: ○ before, ● after, 95% interval", fontsize="medium")
     right.set_xticks(range(len(arms)), list(arms), rotation=20, ha="right")
     right.set_xlim(-0.6, len(arms) - 0.4)
-    _whole_steps(left)
+    whole_steps(left)
     for axes in (left, right):
         axes.grid(alpha=0.3)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _mean_of_seeds(curves: Sequence[TrainingCurve]) -> tuple[list[int], list[float]]:
@@ -161,7 +161,8 @@ def _mark_heldout(axes: Axes, heldout: Sequence[tuple[int, Proportion]], *, last
                       ha="left" if is_left else "right", color=_HELDOUT, fontweight="bold")  # fmt: skip
 
 
-def _whole_steps(axes: Axes) -> None:
+def whole_steps(axes: Axes) -> None:
+    """Ticks at whole numbers alone."""
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -172,18 +173,19 @@ def _errors(rates: Sequence[Proportion]) -> list[list[float]]:
 
 
 def _success_alone() -> tuple[Figure, Axes, None]:
-    figure, axes = _pyplot().subplots(figsize=(8, 4.5), dpi=_DPI, layout="constrained")
+    figure, axes = pyplot().subplots(figsize=(8, 4.5), dpi=_DPI, layout="constrained")
     return figure, axes, None
 
 
 def _success_over_entropy() -> tuple[Figure, Axes, Axes]:
-    figure, (axes, below) = _pyplot().subplots(
+    figure, (axes, below) = pyplot().subplots(
         2, 1, figsize=(8, 5.5), dpi=_DPI, sharex=True, height_ratios=(4, 1), layout="constrained"
     )  # fmt: skip
     return figure, axes, below
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
+    """matplotlib's, without a window."""
     import matplotlib  # half a second of import, needed once at the end of a run
 
     matplotlib.use("Agg")
@@ -192,6 +194,7 @@ def _pyplot() -> Any:
     return pyplot
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Writes the picture and frees it."""
     figure.savefig(path)
-    _pyplot().close(figure)
+    pyplot().close(figure)

@@ -131,13 +131,20 @@ async def _changes(task: CodeTask, source: WorkSource, place: VerdictPlace) -> t
         return await oracle_changes(task, place)
     if source.patch is not None:
         text = sys.stdin.buffer.read() if str(source.patch) == "-" else await asyncio.to_thread(_read, source.patch)
-        command = Command(("patch", "-p1", "--no-backup-if-mismatch"), stdin=text, timeout_s=task.settings.timeout_s)
-        return await _changed_by(task, command, (), place)
+        return await changes_of_patch(task, text, place)
     if source.workspace is not None:
         script = "find . -mindepth 1 -delete && cp -a /left/. ."
         command = Command.shell(script, timeout_s=task.settings.timeout_s)
         return await _changed_by(task, command, ((source.workspace.absolute(), "/left"),), place)
     return ()
+
+
+async def changes_of_patch(task: CodeTask, patch: bytes, place: VerdictPlace) -> tuple[FileChange, ...]:
+    """What a unified diff does to the pristine workspace; an empty one nothing. Raises ConfigError if it does not apply; SandboxError."""
+    if not patch.strip():
+        return ()
+    command = Command(("patch", "-p1", "--no-backup-if-mismatch"), stdin=patch, timeout_s=task.settings.timeout_s)
+    return await _changed_by(task, command, (), place)
 
 
 async def _changed_by(task: CodeTask, command: Command, shown: tuple[tuple[Path, str], ...], place: VerdictPlace) -> tuple[FileChange, ...]:

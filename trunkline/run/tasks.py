@@ -21,7 +21,7 @@ from trunkline.run.mine_command import mine
 if TYPE_CHECKING:
     from trunkline.run.certifying import Outcome
 
-tasks_app = typer.Typer(no_args_is_help=True, help="Software tasks: list, show, certify, verify, mine, new, import, export.")
+tasks_app = typer.Typer(no_args_is_help=True, help="Software tasks: list, show, certify, verify, mine, audit, new, import, export.")
 tasks_app.command()(mine)
 _out = Console()
 _err = Console(stderr=True)
@@ -174,6 +174,29 @@ def predictions(
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in found), encoding="utf-8")
     _print(f"{len(found)} predictions in {out}")
+
+
+@tasks_app.command()
+def audit(
+    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Runs or rollouts over software tasks.")],
+    json_path: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the counts and intervals there.")] = None,
+    picture: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw rewarded and right over training (PNG).")] = None,
+) -> None:
+    """Judge what runs were rewarded for again, by each task's own verifier: how much was right, and how much fooled its reward.
+
+    The same work on the same task is judged once, over all runs. Tasks without a certificate are calibrated first.
+    """
+    from trunkline.run.audit_report import draw_audit, table_lines
+    from trunkline.run.auditing import audit as audit_runs
+
+    with _err.status("reading") as status:
+        moments = _run(audit_runs(run_dirs, on_step=lambda done, total: status.update(f"judging: {done} of {total} distinct works")))
+    for line in table_lines(moments):
+        _print(line)
+    if json_path is not None:
+        json_path.write_text(json.dumps([moment.as_dict() for moment in moments], indent=1) + "\n", encoding="utf-8")
+    if picture is not None:
+        draw_audit(picture, moments)
 
 
 def _grouped(outcomes: Sequence[Outcome]) -> Iterator[str]:
