@@ -6,6 +6,8 @@ tool loop (this process) ── model over HTTP
 
 from __future__ import annotations
 
+import asyncio
+import os
 from dataclasses import replace
 
 from trunkline.agents.handover import then_end
@@ -36,6 +38,7 @@ class WorkspaceLoop:
         self._sandboxes = sandboxes
         self._prepared = PreparedWorkspaces(sandboxes)
         self._remembered: dict[str, str] = {}
+        self._turn = asyncio.Semaphore(max(1, len(os.sched_getaffinity(0))))
 
     async def run(self, assignment: Assignment) -> str:
         """The answer; how the workspace was left is in `assignment.changes`, also if this raises or is cancelled.
@@ -48,7 +51,7 @@ class WorkspaceLoop:
         place = WorkspacePlace(self._sandboxes, self._prepared, assignment)
         remembered = self._remembered if self._config.remember_tests else None
         test_command, others = assignment.surroundings.test_command, assignment.tools
-        tools = WorkspaceTools(self._config, place, test_command=test_command, others=others, remembered=remembered)
+        tools = WorkspaceTools(self._config, place, test_command=test_command, others=others, remembered=remembered, turn=self._turn)
         try:
             return await then_end(self._loop.run(replace(assignment, tools=tools, workspace=None)), lambda: place.made, assignment)
         finally:

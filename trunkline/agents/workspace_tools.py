@@ -5,6 +5,7 @@ A tool takes all of its arguments: some chat formats write them by position. A b
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Mapping
@@ -86,6 +87,7 @@ class WorkspaceTools:
         test_command: runs the tests of the workspace; empty: nobody knows how.
         others: the task's own tools; a name of theirs is theirs.
         remembered: what tests said after the same edits, for all attempts; None: they are run each time.
+        turn: held while tests run, for all attempts: more of them at once than cores would only run into their time limits.
     """
 
     def __init__(
@@ -96,12 +98,14 @@ class WorkspaceTools:
         test_command: tuple[str, ...],
         others: Tools,
         remembered: dict[str, str] | None = None,
+        turn: asyncio.Semaphore | None = None,
     ) -> None:
         self._config = config
         self._place = place
         self._test_command = test_command
         self._others = others
         self._remembered = remembered
+        self._turn = turn or asyncio.Semaphore()
         theirs = {spec.name for spec in others.specs}
         self._offered = {spec.name: spec for spec in workspace_specs(config) if spec.name not in theirs}
 
@@ -186,7 +190,8 @@ class WorkspaceTools:
     async def _run_tests(self, files: tuple[str, ...]) -> str:
         command = Command((*self._test_command, *files), timeout_s=self._config.test_timeout_s, max_output_bytes=_TEST_OUTPUT_BYTES)
         try:
-            result = await (await self._place.sandbox()).run(command)
+            async with self._turn:
+                result = await (await self._place.sandbox()).run(command)
         except CommandNotStarted:
             return NO_TESTS
         return _word(result) if self._config.test_report == "word" else _output(result)
