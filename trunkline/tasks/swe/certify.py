@@ -39,6 +39,10 @@ _SOURCES = (
     "tasks/swe/**/*.py", "tasks/certificates/*.py", "tasks/formats/harbor*.py",
     "tasks/environments/identity.py", "tasks/environments/install.py", "tasks/environments/lock.py",
 )  # fmt: skip
+_NO_PART = frozenset(
+    {"demonstrations", "naive", "own_tests", "practice", "remembered", "scaffold", "surroundings", "taskset", "vocabulary"}
+)
+"""Modules of this room that verdicts use nothing of: what agents see and are shown, comparisons, and who asks for verdicts."""
 _SANDBOX = ("sealed", "host", "layers", "layer_copy", "seccomp", "cgroups")
 _MOST_NAMED = 5
 _JAVASCRIPT = "environment/javascript.toml"
@@ -208,6 +212,13 @@ def corpus_version(verifier: Judging, attacks: Sequence[Attack] | None) -> str:
 def code_digest(sandbox: tuple[str, ...] = _SANDBOX) -> str:
     """Of all that decides a verdict besides Python and the kernel; `sandbox` are the modules of the sandboxes that it runs in."""
     package = Path(__file__).parents[2]
-    paths = [path for pattern in _SOURCES for path in package.glob(pattern)] + [package / "sandbox" / f"{name}.py" for name in sandbox]
+    paths = judging_sources() + [package / "sandbox" / f"{name}.py" for name in sandbox]
     sources = {path.relative_to(package).as_posix(): path.read_text(encoding="utf-8") for path in sorted(paths)}
     return hashlib.sha256(json.dumps(sources, sort_keys=True).encode()).hexdigest()
+
+
+def judging_sources() -> list[Path]:
+    """The files of the package's tasks that decide verdicts."""
+    package, room = Path(__file__).parents[2], Path(__file__).parent
+    paths = [path for pattern in _SOURCES for path in package.glob(pattern)]
+    return [path for path in paths if not (path.parent == room and path.stem in _NO_PART)]
