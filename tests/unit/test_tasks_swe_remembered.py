@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
-from trunkline.errors import VerifierError
+from trunkline.errors import ConfigError, VerifierError
 from trunkline.tasks.swe.remembered import NOTE, VerdictMemory, changes_digest
 from trunkline.types import FileChange, Reward, Work
 
@@ -56,12 +57,18 @@ async def test_a_failure_to_judge_is_not_remembered() -> None:
     assert (await verifier.verify(work("x")))[0].value == 1.0
 
 
-async def test_the_oldest_verdicts_are_forgotten_beyond_the_most() -> None:
+async def test_runs_that_share_a_file_judge_the_same_work_once_and_other_judges_anew(tmp_path: Path) -> None:
     judge = Judge()
-    verifier = VerdictMemory(most=2).over(judge, "t/1")
-    for content in ("a", "b", "c", "c", "a"):
-        await verifier.verify(work(content))
-    assert judge.num_asked == 4
+    for name in ("key 1", "key 1", "key 2"):
+        rewards = await VerdictMemory.open(tmp_path / "kept" / "verdicts.sqlite").over(judge, name).verify(work("x"))
+        assert rewards[0].value == 1.0
+    assert judge.num_asked == 2
+
+
+async def test_a_file_that_is_something_else_is_named(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("these are notes, and long enough to be seen as no database" * 30)
+    with pytest.raises(ConfigError, match=r"nothing can be kept in .*notes.txt: file is not a database"):
+        VerdictMemory.open(tmp_path / "notes.txt")
 
 
 def test_the_order_of_changes_means_nothing() -> None:

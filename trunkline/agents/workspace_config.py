@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -27,10 +28,10 @@ class WorkspaceConfig(BaseModel):
     test_report: TestReport = Field(
         "output", description="What the tests' tools say. output: what was printed, and a word; word: passed, failed, error, 'out of time'."
     )
-    remember_tests: bool = Field(
+    remember_tests: bool | Path = Field(
         False,
-        description="What the tests say after the same edits of the same workspace is asked once a run: cheaper by far for small policies, "
-        "whose attempts are often the same.",
+        description="What the tests say after the same edits of the same workspace is asked once: cheaper by far for small policies, "
+        "whose attempts are often the same. true: once a run; a file's path: once for all runs that name it.",
     )
     max_result: int = Field(4000, ge=40, description="Characters of one result at most; of a longer one the middle is left out.")
     test_timeout_s: float = Field(30.0, gt=0, description="Seconds that one run of the tests may take.")

@@ -7,8 +7,10 @@ tool loop (this process) ── model over HTTP
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 from dataclasses import replace
+from pathlib import Path
 
 from trunkline.agents.handover import then_end
 from trunkline.agents.prepared import PreparedWorkspaces
@@ -16,7 +18,8 @@ from trunkline.agents.tool_loop import ToolLoop
 from trunkline.agents.workspace_config import WorkspaceConfig
 from trunkline.agents.workspace_place import WorkspacePlace
 from trunkline.agents.workspace_tools import WorkspaceTools
-from trunkline.protocols import Assignment, Sandboxes
+from trunkline.kept import KeptTexts, key_of
+from trunkline.protocols import Assignment, Sandboxes, Surroundings
 
 
 class WorkspaceLoop:
@@ -37,7 +40,9 @@ class WorkspaceLoop:
         self._config = config
         self._sandboxes = sandboxes
         self._prepared = PreparedWorkspaces(sandboxes)
-        self._remembered: dict[str, str] = {}
+        remember = config.remember_tests
+        self._remembered = KeptTexts.open(remember if isinstance(remember, Path) else None) if remember else None
+        self._digests: dict[Path, str] = {}
         self._turn = asyncio.Semaphore(max(1, len(os.sched_getaffinity(0))))
 
     async def run(self, assignment: Assignment) -> str:
@@ -49,9 +54,11 @@ class WorkspaceLoop:
         if assignment.workspace is None:
             return await self._loop.run(assignment)
         place = WorkspacePlace(self._sandboxes, self._prepared, assignment)
-        remembered = self._remembered if self._config.remember_tests else None
+        start = "" if self._remembered is None else await self._start_of(assignment.workspace, assignment.surroundings)
         test_command, others = assignment.surroundings.test_command, assignment.tools
-        tools = WorkspaceTools(self._config, place, test_command=test_command, others=others, remembered=remembered, turn=self._turn)
+        tools = WorkspaceTools(
+            self._config, place, test_command=test_command, others=others, remembered=self._remembered, start=start, turn=self._turn
+        )
         try:
             return await then_end(self._loop.run(replace(assignment, tools=tools, workspace=None)), lambda: place.made, assignment)
         finally:
@@ -61,3 +68,20 @@ class WorkspaceLoop:
     async def discard(self) -> None:
         """Removes the workspaces that it prepared; no attempt is at work any more. Raises SandboxError."""
         await self._prepared.discard()
+
+    async def _start_of(self, workspace: Path, surroundings: Surroundings) -> str:
+        """Names what an attempt starts from by its content: other runs may have it elsewhere."""
+        if workspace not in self._digests:
+            self._digests[workspace] = await asyncio.to_thread(_tree_digest, workspace)
+        shown = [[str(source), place] for source, place in surroundings.shown]
+        return key_of(self._digests[workspace], shown, dict(surroundings.variables))
+
+
+def _tree_digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        found = path.lstat()
+        content = os.readlink(path).encode() if path.is_symlink() else path.read_bytes() if path.is_file() else b""
+        digest.update(repr((path.relative_to(folder).as_posix(), found.st_mode, len(content))).encode())
+        digest.update(content)
+    return digest.hexdigest()

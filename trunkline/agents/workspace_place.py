@@ -47,9 +47,9 @@ class WorkspacePlace:
         await (await self.sandbox()).files.write(path, content)
 
     @property
-    def state(self) -> str | None:
-        """Tells starts with the same edits from others; None once something may have run."""
-        return None if self.made is not None else f"{self._base} {_digest(self._edits)}"
+    def edits_digest(self) -> str | None:
+        """Tells starts with the same edits of the same workspace from others; None once something may have run."""
+        return None if self.made is not None else _digest(self._edits)
 
     async def sandbox(self) -> Sandbox:
         """The attempt's sandbox, with the edits. Raises SandboxError."""

@@ -15,6 +15,7 @@ from typing import Any
 from trunkline.agents.workspace_config import ToolName, WorkspaceConfig
 from trunkline.agents.workspace_place import WorkspacePlace
 from trunkline.errors import CommandNotStarted, FileAccessError
+from trunkline.kept import KeptTexts, key_of
 from trunkline.protocols import Tools
 from trunkline.types import Command, CommandResult, ToolSpec
 
@@ -87,6 +88,7 @@ class WorkspaceTools:
         test_command: runs the tests of the workspace; empty: nobody knows how.
         others: the task's own tools; a name of theirs is theirs.
         remembered: what tests said after the same edits, for all attempts; None: they are run each time.
+        start: names all that tests depend on besides the edits: the workspace as it was given, its surroundings.
         turn: held while tests run, for all attempts: more of them at once than cores would only run into their time limits.
     """
 
@@ -97,7 +99,8 @@ class WorkspaceTools:
         *,
         test_command: tuple[str, ...],
         others: Tools,
-        remembered: dict[str, str] | None = None,
+        remembered: KeptTexts | None = None,
+        start: str = "",
         turn: asyncio.Semaphore | None = None,
     ) -> None:
         self._config = config
@@ -105,6 +108,7 @@ class WorkspaceTools:
         self._test_command = test_command
         self._others = others
         self._remembered = remembered
+        self._start = start
         self._turn = turn or asyncio.Semaphore()
         theirs = {spec.name for spec in others.specs}
         self._offered = {spec.name: spec for spec in workspace_specs(config) if spec.name not in theirs}
@@ -179,12 +183,16 @@ class WorkspaceTools:
             return NO_TESTS
         if any(file.startswith("-") for file in files):  # the runner would take it for an option
             return NO_FILE
-        key = None if self._remembered is None or self._place.state is None else f"{self._place.state} {files}"
-        if self._remembered is not None and key in self._remembered:
-            return self._remembered[key]
+        edits = self._place.edits_digest
+        if self._remembered is None or edits is None:
+            return await self._run_tests(files)
+        key = key_of(self._start, edits, self._test_command, files, self._config.test_report)
+        known = self._remembered.get(key)
+        if known is not None:
+            return known
         said = await self._run_tests(files)
-        if self._remembered is not None and key is not None and said != LATE:
-            self._remembered[key] = said
+        if said != LATE:
+            self._remembered.put(key, said)
         return said
 
     async def _run_tests(self, files: tuple[str, ...]) -> str:

@@ -1,43 +1,47 @@
-"""Verdicts of one run on work that was judged before: the same changes of the same task. Owns the memory; verdicts are judging.py's."""
+"""Verdicts on work that was judged before: the same changes of the same task. Owns the memory; verdicts are judging.py's."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections import OrderedDict
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Self
 
+from trunkline.kept import KeptTexts, key_of
 from trunkline.protocols import Verifier
 from trunkline.types import FileChange, Reward, Work
 
 NOTE = "as judged before: "
-_MOST = 50_000
 
 
 @dataclass
 class VerdictMemory:
-    """The newest verdicts of a run. A failure to judge is not remembered: the next attempt is judged anew."""
+    """Verdicts of a run, or of all runs that share a file. A failure to judge is not remembered: the next attempt is judged anew."""
 
-    most: int = _MOST
-    """Verdicts kept."""
-    _kept: OrderedDict[str, tuple[Reward, ...]] = field(default_factory=OrderedDict)
+    kept: KeptTexts = field(default_factory=lambda: KeptTexts.open(None))
+    """Under the judge's name and the changes."""
     _turns: dict[str, asyncio.Lock] = field(default_factory=dict)
 
-    def over(self, verifier: Verifier, task_id: str) -> Verifier:
-        """The same verifier, asked once for the same work."""
-        return _Remembering(self, verifier, task_id)
+    @classmethod
+    def open(cls, path: Path | None) -> Self:
+        """Of a file that several runs share; None: of one run. Raises ConfigError."""
+        return cls(KeptTexts.open(path))
+
+    def over(self, verifier: Verifier, judge: str) -> Verifier:
+        """The same verifier, asked once for the same work. `judge` names all that its verdicts depend on besides the work."""
+        return _Remembering(self, verifier, judge)
 
     async def verdict(self, key: str, verifier: Verifier, work: Work) -> tuple[Reward, ...]:
         """The remembered one, or a new one; attempts that left the same work at the same time wait for one verdict."""
         async with self._turns.setdefault(key, asyncio.Lock()):
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return tuple(replace(reward, evidence=NOTE + reward.evidence) for reward in self._kept[key])
-            rewards = self._kept[key] = await verifier.verify(work)
-            while len(self._kept) > self.most:
-                oldest, _ = self._kept.popitem(last=False)
-                self._turns.pop(oldest, None)
+            text = self.kept.get(key)
+            if text is not None:
+                return tuple(replace(reward, evidence=NOTE + reward.evidence) for reward in map(_reward, json.loads(text)))
+            rewards = await verifier.verify(work)
+            self.kept.put(key, json.dumps([asdict(reward) for reward in rewards]))
             return rewards
 
 
@@ -47,10 +51,14 @@ class _Remembering:
 
     memory: VerdictMemory
     verifier: Verifier
-    task_id: str
+    judge: str
 
     async def verify(self, work: Work) -> tuple[Reward, ...]:
-        return await self.memory.verdict(f"{self.task_id} {changes_digest(work.changes)}", self.verifier, work)
+        return await self.memory.verdict(key_of(self.judge, changes_digest(work.changes)), self.verifier, work)
+
+
+def _reward(content: dict[str, object]) -> Reward:
+    return Reward(**content)  # type: ignore[arg-type]  # as it was written
 
 
 def changes_digest(changes: Sequence[FileChange]) -> str:

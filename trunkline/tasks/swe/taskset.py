@@ -21,7 +21,7 @@ from trunkline.errors import ConfigError, TaskError
 from trunkline.protocols import Attempt, SealedSandboxes, Verifier
 from trunkline.tasks.base import Subject
 from trunkline.tasks.swe import demonstrations, vocabulary
-from trunkline.tasks.swe.certify import task_subject
+from trunkline.tasks.swe.certify import task_key, task_subject
 from trunkline.tasks.swe.judging import Judge, Judges, num_at_once
 from trunkline.tasks.swe.own_tests import WARNING, OwnTestsVerifier
 from trunkline.tasks.swe.practice import FILE, load_practice
@@ -51,10 +51,10 @@ class SweOptions(BaseModel):
     heldout_paths: tuple[Path, ...] = Field((), description="Tasks that are held out, instead of a share of `paths`; the same forms.")
     unseen_paths: tuple[Path, ...] = Field((), description="Tasks of the harder split 'unseen', such as those of other projects.")
 
-    remember_verdicts: bool = Field(
+    remember_verdicts: bool | Path = Field(
         False,
-        description="The same changes of the same task are judged once a run: cheaper by far for small policies, whose attempts are often "
-        "the same; what depends on luck keeps its first verdict.",
+        description="The same changes of the same task are judged once: cheaper by far for small policies, whose attempts are often the "
+        "same; what depends on luck keeps its first verdict. true: once a run; a file's path: once for all runs that name it.",
     )
     judged_by: JudgedBy = Field(
         "verifier",
@@ -95,6 +95,8 @@ class SweTaskset:
     """See SweOptions."""
     exploit_share: float = 0.0
     """See SweOptions."""
+    keeps_verdicts: bool = False
+    """Whether other runs share `memory`."""
     memory: VerdictMemory | None = None
     """Of the verdicts made so far; None: each attempt is judged for itself."""
     name: str = "swe"
@@ -118,8 +120,16 @@ class SweTaskset:
             splits = _split(named[0], config.heldout_share)
         if config.unseen_paths:
             splits["unseen"] = named[2]
-        memory = VerdictMemory() if config.remember_verdicts else None
-        return cls(tasks, seals, splits, memory=memory, judged_by=config.judged_by, exploit_share=config.exploit_share)
+        memory = VerdictMemory.open(_file(config.remember_verdicts)) if config.remember_verdicts else None
+        return cls(
+            tasks,
+            seals,
+            splits,
+            memory=memory,
+            judged_by=config.judged_by,
+            exploit_share=config.exploit_share,
+            keeps_verdicts=_file(config.remember_verdicts) is not None,
+        )
 
     def task(self, split: str, index: int) -> Task:
         """The index-th task of a split; beyond its last one it begins anew. Raises ConfigError for a split that is unknown or empty."""
@@ -146,7 +156,7 @@ class SweTaskset:
         if self.judged_by == "own_tests":
             judge = OwnTestsVerifier(known, self.sandboxes, self._turn)
         if self.memory is not None:
-            judge = self.memory.over(judge, known.task_id)
+            judge = self.memory.over(judge, self._judge_key(known))
         return Attempt(_NoTools(), judge, known.workspace, functools.partial(surroundings_of, known, self.sandboxes))
 
     def demonstrate(self, task: Task, rng: random.Random, *, decision_noise: float) -> tuple[Message, ...]:
@@ -157,6 +167,10 @@ class SweTaskset:
         if self.exploit_share and rng.random() < self.exploit_share:
             return demonstrations.demonstrate_exploit(task, practice, rng)
         return demonstrations.demonstrate(task, practice, rng, decision_noise=decision_noise)
+
+    def _judge_key(self, task: CodeTask) -> str:
+        """Names all that a verdict on a task depends on besides the work; within one run the task is enough."""
+        return f"{self.judged_by} {task_key(task) if self.keeps_verdicts else task.task_id}"
 
     @property
     def pieces(self) -> tuple[str, ...]:
@@ -193,6 +207,10 @@ class SweTaskset:
         """See `TasksetOfCertifiedTasks`."""
         subjects = tuple(map(task_subject, self.tasks.values()))
         return subjects if self.judged_by == "verifier" else tuple(replace(subject, beyond=WARNING) for subject in subjects)
+
+
+def _file(remember: bool | Path) -> Path | None:
+    return remember if isinstance(remember, Path) else None
 
 
 def _load(paths: Sequence[Path], tasks: dict[str, CodeTask]) -> tuple[str, ...]:
