@@ -145,6 +145,23 @@ async def test_remembered_tests_run_once_for_the_same_edits_and_again_for_others
     assert seen == [(1, ["ok", "passed"]), (0, ["ok", "passed"]), (1, ["ok", "failed"])]
 
 
+async def test_runs_that_share_a_file_run_the_same_tests_of_the_same_workspace_once(
+    scene: Scene, sandboxes: IsolatedSandboxes, task: CodeTask, tmp_path: Path
+) -> None:
+    config = WorkspaceConfig(tools=("replace", "run_tests"), test_report="word", remember_tests=tmp_path / "tests.sqlite")
+    seen = []
+    for extra in ("", "", "x = 1\n"):
+        if extra:
+            (task.workspace / "extra.py").write_text(extra)
+        agent = WorkspaceLoop(ToolLoop(None, LoopSettings(max_turns=9)), config, sandboxes)
+        assignment = await given(scene, task)
+        scene.turns += [[("replace", {"path": FILE, "old": BUG, "new": CURE})], [("run_tests", {})]]
+        await agent.run(assignment)
+        await agent.discard()
+        seen.append(([act.op for act in assignment.acts].count("create"), scene.results))
+    assert seen == [(1, ["ok", "passed"]), (0, ["ok", "passed"]), (1, ["ok", "passed"])]
+
+
 async def test_a_path_that_leads_out_is_looked_for_inside_the_sandbox_alone(
     scene: Scene, sandboxes: IsolatedSandboxes, task: CodeTask
 ) -> None:

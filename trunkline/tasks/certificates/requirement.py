@@ -92,13 +92,15 @@ def _reason_against(taskset: Taskset, store: CertificateStore) -> tuple[str, str
 
 def _refusal(taskset: str, found: Standing, refused: Sequence[Subject]) -> str:
     """The first of the tasks that have no certificate, how many there are, and the command that certifies them."""
+    if all(subject.beyond for subject in refused):
+        whys = "; ".join(sorted({subject.beyond for subject in refused}))
+        cure = "no certificate can change that: set allow_uncertified = true if it is what the run is to show"
+        return f"{len(refused)} tasks of taskset {taskset!r} may not be trained on: {whys}; {cure}"
     named = [f"{name} ({reason})" for name, reason in list(found.uncertified.items())[:_MOST_NAMED]]
     if num_more := len(found.uncertified) - len(named):
         named.append(f"and {num_more} more")
     num_all = len(found.uncertified) + len(found.certificates)
     counts = f"{len(found.uncertified)} of {num_all} tasks of taskset {taskset!r} may not be trained on: {', '.join(named)}"
-    if all(subject.beyond for subject in refused):
-        return f"{counts}; no certificate can change that: set allow_uncertified = true if it is what the run is to show"
     return f"{counts}; certify them first: trunkline tasks certify {' '.join(_places(refused))}"
 
 
