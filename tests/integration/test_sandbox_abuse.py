@@ -307,6 +307,23 @@ async def test_refused_system_calls_fail_as_they_do_without_privileges(box):
     assert {expressions[text]: answer for text, answer in answers.items()} == dict.fromkeys(CALLS, "EPERM")
 
 
+# With arguments that would be answered if the kernel were asked.
+PAGE_CACHE = {
+    "fadvise64": ((221, 223), "0, 0, 0, 4"),
+    "mincore": ((27, 232), "0, 0, 0"),
+    "readahead": ((187, 213), "0, 0, 0"),
+    "cachestat": ((451, 451), "0, 0, 0, 0"),
+    "preadv2": ((327, 286), "0, 0, 0, 0, 0, 8"),
+}
+
+
+async def test_nothing_can_be_told_through_which_pages_the_kernel_holds(box):
+    expressions = {f"call({numbers[MACHINE]}, {arguments})": name for name, (numbers, arguments) in PAGE_CACHE.items()}
+    answers = await tried(box, *expressions)
+    assert {expressions[text]: answer for text, answer in answers.items()} == dict.fromkeys(PAGE_CACHE, "ENOSYS")
+    assert await printed(box, "import os; print(os.preadv(os.open(os.__file__, 0), [bytearray(2)], 0))") == "2"
+
+
 async def test_new_namespaces_are_refused_to_clone_as_well(box):
     code = """
         import ctypes, os, struct, sys

@@ -72,7 +72,9 @@ def test_counts_of_what_was_rewarded_and_what_was_right_by_moment(run_dir: Path,
     assert trained["fooled"]["value"] == 0.25 and trained["fooled"]["low"] < 0.25 < trained["fooled"]["high"]
     assert (start["when"], start["num_attempts"], start["num_unjudged"]) == ("start", 0, 1), "its patch does not apply"
     assert (unused["when"], unused["num_right"]) == ("unused", 1)
-    assert [line.split()[1:] for line in done.output.splitlines()[1:2]] == [["step", "3", "4", "0.500", "0.500", "0.250", "0.250", "1"]]
+    assert [line.split()[1:] for line in done.output.splitlines()[1:2]] == [
+        ["step", "3", "4", "0.500", "0.500", "0.250", "0.250", "-", "1"]
+    ]
     assert (tmp_path / "audit.png").read_bytes().startswith(b"\x89PNG")
 
 

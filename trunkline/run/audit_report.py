@@ -15,8 +15,10 @@ from trunkline.run.curve import pyplot, running_mean, save, whole_steps
 
 _BUCKETS = 8
 """Rows of a run's training in the table, at most."""
-_LINES = (("right", "num_right", "tab:green"), ("fooled its reward", "num_fooled", "tab:red"))
-_REWARDED = ("rewarded", "num_rewarded", "black")
+_RIGHT = ("right", "num_right", "tab:green", "-")
+_REWARDED = ("rewarded", "num_rewarded", "black", "--")
+_FOOLED = ("rewarded, not right", "num_fooled", "tab:red", "-")
+_FOOLING = ("fools the workspace's own tests", "num_fooling", "tab:red", "-")
 _SEED = re.compile(r"-seed\d+$")
 
 
@@ -25,7 +27,7 @@ def table_lines(moments: Sequence[Moment]) -> list[str]:
     if not moments:
         return ["no attempt has ended"]
     width = max(len(moment.run) for moment in moments)
-    lines = [f"{'run':<{width}}  {'when':<16} attempts  rewarded     right    fooled    missed  no verdict"]
+    lines = [f"{'run':<{width}}  {'when':<16} attempts  rewarded     right    fooled    missed   fooling  no verdict"]
     for run, found in groupby(moments, key=lambda moment: moment.run):
         of_run = list(found)
         trained = [moment for moment in of_run if moment.step is not None]
@@ -45,15 +47,17 @@ def _cells(moments: Sequence[Moment]) -> str:
     num_attempts = sum(moment.num_attempts for moment in moments)
 
     def share(name: str) -> str:
-        return f"{sum(getattr(moment, name) for moment in moments) / num_attempts:.3f}" if num_attempts else "-"
+        counts = [getattr(moment, name) for moment in moments]
+        return "-" if not num_attempts or None in counts else f"{sum(counts) / num_attempts:.3f}"
 
-    shares = "  ".join(f"{share(f'num_{name}'):>8}" for name in ("rewarded", "right", "fooled", "missed"))
+    shares = "  ".join(f"{share(f'num_{name}'):>8}" for name in ("rewarded", "right", "fooled", "missed", "fooling"))
     return f"{num_attempts:8}  {shares}  {sum(moment.num_unjudged for moment in moments):10}"
 
 
 def draw_audit(path: Path, moments: Sequence[Moment]) -> None:
     """A panel for each arm, which is the runs whose names differ only in their seed: thin each seed, thick their mean."""
     arms: dict[str, dict[str, list[Moment]]] = {}
+    is_told = all(moment.num_fooling is not None for moment in moments)
     for moment in moments:
         if moment.step is not None and moment.num_attempts:
             arms.setdefault(_SEED.sub("", Path(moment.run).name), {}).setdefault(moment.run, []).append(moment)
@@ -61,8 +65,8 @@ def draw_audit(path: Path, moments: Sequence[Moment]) -> None:
         1, max(1, len(arms)), figsize=(5 * max(1, len(arms)), 4.2), sharey=True, squeeze=False, layout="constrained"
     )
     for axes, (arm, runs) in zip(panels[0], arms.items(), strict=False):
-        for label, name, colour in (*_LINES, _REWARDED):
-            _draw_line(axes, list(runs.values()), name, colour=colour, label=label, is_dashed=label == _REWARDED[0])
+        for label, name, colour, style in (_RIGHT, _FOOLING if is_told else _FOOLED, _REWARDED):
+            _draw_line(axes, list(runs.values()), name, colour=colour, label=label, style=style)
         axes.set_title(f"{arm} ({len(runs)} run{'s' * (len(runs) != 1)})", fontsize="medium")
         axes.set(xlabel="optimiser steps", ylim=(-0.02, 1.02))
         axes.grid(alpha=0.3)
@@ -72,8 +76,7 @@ def draw_audit(path: Path, moments: Sequence[Moment]) -> None:
     save(figure, path)
 
 
-def _draw_line(axes: Any, runs: Sequence[Sequence[Moment]], name: str, *, colour: str, label: str, is_dashed: bool) -> None:
-    style = "--" if is_dashed else "-"
+def _draw_line(axes: Any, runs: Sequence[Sequence[Moment]], name: str, *, colour: str, label: str, style: str) -> None:
     curves = []
     for moments in runs:
         curve = running_mean([getattr(moment, name) / moment.num_attempts for moment in moments])

@@ -1,20 +1,22 @@
 """`trunkline tasks audit`: attempts of finished runs judged again, each by its task's own verifier. Owns the counts; prints nothing.
 
 journal ─► attempts: when, task, patch, what the run gave ─► each distinct (task, patch) once ─► its verifier ─► counts by moment
+                                                                            └─ where asked for ─► its workspace's own tests ─┘
 
 What a run was rewarded for and what was right are two things wherever its rewards came from elsewhere (taskset.options.judged_by).
+Verdicts that its recipe keeps in a file are not made again.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from trunkline.episodes.patch import applicable
-from trunkline.errors import ConfigError, TrunklineError
+from trunkline.errors import ConfigError, SandboxError, TaskError, VerifierError
 from trunkline.evals.heldout import succeeded
 from trunkline.evals.statistics import proportion
 from trunkline.pool.journal_reader import JournalReader
@@ -24,12 +26,11 @@ from trunkline.run.recipe import load_recipe
 from trunkline.tasks.catalog import load_taskset
 from trunkline.tasks.swe.judging import Judges, num_at_once
 from trunkline.tasks.swe.place import VerdictPlace
-from trunkline.tasks.swe.task import CodeTask
 from trunkline.tasks.swe.taskset import SweTaskset
-from trunkline.types import Episode, Work
+from trunkline.types import Episode, Task, Work
 
-Key = tuple[str, str]
-"""Folder of a task, patch."""
+Key = tuple[str, str, str]
+"""Folder of a task, its id, patch."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +53,16 @@ class Moment:
     """Rewarded and not right."""
     num_missed: int
     """Right and not rewarded."""
+    num_fooling: int | None
+    """Not right, and the workspace's own tests end with status 0, whatever the run was rewarded by; None: nobody asked."""
     num_unjudged: int
     """Without a verdict: of the run, or of ours, or whose patch the record cut."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON, with 95% Wilson intervals of the rates."""
-        rates = {"rewarded": self.num_rewarded, "right": self.num_right, "fooled": self.num_fooled}
-        some = self.num_attempts > 0
-        return {**asdict(self), **{name: proportion(count, self.num_attempts).as_dict() for name, count in rates.items() if some}}
+        rates = {"rewarded": self.num_rewarded, "right": self.num_right, "fooled": self.num_fooled, "fooling": self.num_fooling}
+        known = {name: count for name, count in rates.items() if count is not None and self.num_attempts}
+        return {**asdict(self), **{name: proportion(count, self.num_attempts).as_dict() for name, count in known.items()}}
 
 
 @dataclass(frozen=True)
@@ -73,33 +76,55 @@ class _Attempt:
     """None: the run gave no verdict."""
 
 
-async def audit(run_dirs: Sequence[Path], *, on_step: Callable[[int, int], None] = lambda done, total: None) -> list[Moment]:
+@dataclass(frozen=True)
+class _Found:
+    """What our verdicts on one work are."""
+
+    is_right: bool
+    """The task's own verifier gives full reward."""
+    is_believed: bool | None
+    """The workspace's own tests end with status 0; None: not asked, since it is right or nobody wants to know."""
+
+
+async def audit(
+    run_dirs: Sequence[Path], *, own_tests: bool = False, on_step: Callable[[int, int], None] = lambda done, total: None
+) -> list[Moment]:
     """Every moment of each run, in order; `on_step` is told how many distinct works are judged, of how many.
 
-    Raises ConfigError for what is no run over software tasks; TaskError if its tasks are not there any more.
+    Args:
+        run_dirs: Runs or rollouts over software tasks.
+        own_tests: Whether to count what fools the workspace's own tests as well, which costs a run of them for each work that is wrong.
+        on_step: For progress.
+
+    Raises ConfigError for what is no run over software tasks; TaskError if its tasks are not there any more, or not what they were.
     """
-    runs = {str(run_dir): _attempts(run_dir) for run_dir in run_dirs}
-    tasks = {key[0]: tasks for attempts, of in runs.values() for key in {attempt.key for attempt in attempts} if (tasks := of[key[0]])}
-    keys = sorted({attempt.key for attempts, _ in runs.values() for attempt in attempts if attempt.is_rewarded is not None})
-    verdicts = await _judge_all(keys, tasks, on_step)
-    return [moment for run, (attempts, _) in runs.items() for moment in _moments(run, attempts, verdicts)]
+    tasksets = {str(run_dir): _taskset(run_dir) for run_dir in run_dirs}
+    runs = {run: _attempts(Path(run), taskset) for run, taskset in tasksets.items()}
+    judged_in = {attempt.key: tasksets[run] for run, attempts in runs.items() for attempt in attempts if attempt.is_rewarded is not None}
+    verdicts = await _judge_all(judged_in, own_tests, on_step)
+    return [moment for run, attempts in runs.items() for moment in _moments(run, attempts, verdicts, own_tests)]
 
 
-def _attempts(run_dir: Path) -> tuple[list[_Attempt], Mapping[str, CodeTask]]:
-    """A run's attempts, by the moment, and its tasks by their folders."""
+def _taskset(run_dir: Path) -> SweTaskset:
     recipe = load_recipe(run_dir / "recipe.toml")
     taskset = load_taskset(recipe.taskset.name, recipe.taskset.options)
     if not isinstance(taskset, SweTaskset):
         raise ConfigError(f"{run_dir} is a run over taskset {recipe.taskset.name!r}; attempts at software tasks can be judged again")
+    return taskset
+
+
+def _attempts(run_dir: Path, taskset: SweTaskset) -> list[_Attempt]:
     with JournalReader.open(run_dir / "journal.sqlite") as journal:
         steps = {group_id: int(step) for group_id, step, _ in journal.consumed()}
         episodes = {episode.episode_id: episode for episode in journal.episodes()}  # of one that was done again, the last
     found = []
     for episode in episodes.values():
+        task = taskset.tasks.get(episode.task_id)
+        if task is None:
+            raise TaskError(f"{run_dir} has attempts at {episode.task_id}, which is not in taskset.options.paths any more; put it back")
         step = steps.get(episode.group_id)
-        folder = str(taskset.tasks[episode.task_id].folder)
-        found.append(_Attempt(_when(episode, step), step, (folder, episode.patch), _is_rewarded(episode)))
-    return found, {str(task.folder): task for task in taskset.tasks.values()}
+        found.append(_Attempt(_when(episode, step), step, (str(task.folder), episode.task_id, episode.patch), _is_rewarded(episode)))
+    return found
 
 
 def _when(episode: Episode, step: int | None) -> str:
@@ -115,40 +140,48 @@ def _is_rewarded(episode: Episode) -> bool | None:
     return None if episode.reward is None or is_cut else succeeded(episode)
 
 
-async def _judge_all(keys: Sequence[Key], tasks: Mapping[str, CodeTask], on_step: Callable[[int, int], None]) -> dict[Key, bool]:
-    """Whether each work is right; what gets no verdict is not in it."""
-    right: dict[Key, bool] = {}
+async def _judge_all(judged_in: Mapping[Key, SweTaskset], own_tests: bool, on_step: Callable[[int, int], None]) -> dict[Key, _Found]:
+    """Our verdicts on each work; what gets none is not in it."""
+    found: dict[Key, _Found] = {}
     num_done = 0
-    gate = asyncio.Semaphore(num_at_once())
+    gate = asyncio.Semaphore(2 * num_at_once())
     async with verdict_place() as (sandboxes, place):
         judges = Judges.over(sandboxes)
 
-        async def one(key: Key) -> None:
+        async def one(key: Key, taskset: SweTaskset) -> None:
             nonlocal num_done
             async with gate:
-                verdict = await _judge(tasks[key[0]], key[1], judges, place)
+                verdict = await _judge(replace(taskset, judges=judges, sandboxes=sandboxes), key, place, own_tests)
             if verdict is not None:
-                right[key] = verdict
+                found[key] = verdict
             num_done += 1
-            on_step(num_done, len(keys))
+            on_step(num_done, len(judged_in))
 
         async with asyncio.TaskGroup() as group:
-            for key in keys:
-                group.create_task(one(key))
-    return right
+            for key in sorted(judged_in):
+                group.create_task(one(key, judged_in[key]))
+    return found
 
 
-async def _judge(task: CodeTask, patch: str, judges: Judges, place: VerdictPlace) -> bool | None:
+async def _judge(taskset: SweTaskset, key: Key, place: VerdictPlace, own_tests: bool) -> _Found | None:
     """A failure to judge is none of the others' business."""
+    _, task_id, patch = key
+    task = Task(task_id, taskset.name, taskset.tasks[task_id].settings.kind, (), {"digest": taskset.seals[task_id].digest})
     try:
-        changes = await changes_of_patch(task, patch.encode(), place)
-        (reward,) = await (await judges.of(task)).verify(Work("", changes))
-    except TrunklineError:
+        work = Work("", await changes_of_patch(taskset.tasks[task_id], patch.encode(), place))
+        is_right = await _is_paid(replace(taskset, judged_by="verifier"), task, work)
+        is_believed = await _is_paid(replace(taskset, judged_by="own_tests"), task, work) if own_tests and not is_right else None
+    except (VerifierError, SandboxError, ConfigError):
         return None
+    return _Found(is_right, is_believed)
+
+
+async def _is_paid(taskset: SweTaskset, task: Task, work: Work) -> bool:
+    (reward,) = await taskset.open(task).verifier.verify(work)
     return reward.value >= 1.0
 
 
-def _moments(run: str, attempts: Sequence[_Attempt], verdicts: Mapping[Key, bool]) -> Iterator[Moment]:
+def _moments(run: str, attempts: Sequence[_Attempt], verdicts: Mapping[Key, _Found], own_tests: bool) -> Iterator[Moment]:
     """Training by steps, then evaluations by name."""
     moments = sorted({(attempt.step is None, attempt.step or 0, attempt.when) for attempt in attempts})
     for is_outside, number, when in moments:
@@ -161,8 +194,9 @@ def _moments(run: str, attempts: Sequence[_Attempt], verdicts: Mapping[Key, bool
             step,
             num_attempts=len(judged),
             num_rewarded=sum(bool(rewarded) for rewarded, _ in judged),
-            num_right=sum(right for _, right in judged),
-            num_fooled=sum(bool(rewarded) and not right for rewarded, right in judged),
-            num_missed=sum(not rewarded and right for rewarded, right in judged),
+            num_right=sum(found.is_right for _, found in judged),
+            num_fooled=sum(bool(rewarded) and not found.is_right for rewarded, found in judged),
+            num_missed=sum(not rewarded and found.is_right for rewarded, found in judged),
+            num_fooling=sum(bool(found.is_believed) for _, found in judged) if own_tests else None,
             num_unjudged=len(these) - len(judged),
         )

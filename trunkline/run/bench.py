@@ -64,13 +64,14 @@ def tree(
         list[str] | None, typer.Option("--workload", help="Only this one, such as A or 'B sparse'; may come again.")
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved runs of each contender.")] = 5,
-    device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
-    memory: Annotated[bool, typer.Option(help="Also peak memory, in processes of their own.")] = True,
+    device: Annotated[str, typer.Option(help="cpu, or cuda (larger models, and more workloads).")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="What is computed in, over fp32 weights: float32 or bfloat16.")] = "float32",
+    memory: Annotated[bool, typer.Option(help="Also peak memory.")] = True,
 ) -> None:
     """Forest training against the best flat micro-batches and whole trajectories: speed, gradients, memory; about an hour."""
     from trunkline.bench.tree.bench import TreeBenchPlan, bench_tree
 
-    plan = TreeBenchPlan(tuple(workload or ()), num_rounds=rounds, device=device, with_memory=memory)
+    plan = TreeBenchPlan(tuple(workload or ()), num_rounds=rounds, device=device, compute_dtype=dtype, with_memory=memory)
     with _Bars() as advance:
         result = bench_tree(plan, advance)
     _finish(result, json_path, plot)

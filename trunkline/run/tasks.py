@@ -179,6 +179,7 @@ def predictions(
 @tasks_app.command()
 def audit(
     run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Runs or rollouts over software tasks.")],
+    own_tests: Annotated[bool, typer.Option("--own-tests", help="Also count what would fool the workspace's own tests.")] = False,
     json_path: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the counts and intervals there.")] = None,
     picture: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw rewarded and right over training (PNG).")] = None,
 ) -> None:
@@ -190,7 +191,11 @@ def audit(
     from trunkline.run.auditing import audit as audit_runs
 
     with _err.status("reading") as status:
-        moments = _run(audit_runs(run_dirs, on_step=lambda done, total: status.update(f"judging: {done} of {total} distinct works")))
+
+        def on_step(done: int, total: int) -> None:
+            status.update(f"judging: {done} of {total} distinct works")
+
+        moments = _run(audit_runs(run_dirs, own_tests=own_tests, on_step=on_step))
     for line in table_lines(moments):
         _print(line)
     if json_path is not None:

@@ -2,7 +2,8 @@
 
 A list of what is refused, not of what is allowed: agents run whatever toolchains there are. Namespaces, dropped capabilities
 and no_new_privs are the wall; this takes away what has often led through it, and what no namespace covers (vsock, keyrings).
-Refused calls fail with EPERM, as they would without privileges; calls of another architecture kill the process.
+Refused calls fail with EPERM, as they would without privileges, or with ENOSYS, as on older kernels: programs then do without.
+Calls of another architecture kill the process.
 
 Source: Linux uapi linux/filter.h, linux/seccomp.h, asm/unistd_64.h, asm-generic/unistd.h.
 """
@@ -31,6 +32,8 @@ class Architecture:
     """AUDIT_ARCH_* of linux/audit.h."""
     refused: tuple[int, ...]
     """Numbers of the calls that are refused whatever their arguments."""
+    unknown: tuple[int, ...]
+    """Numbers of the calls that are as if the kernel had none such."""
     ioctl: int
     """Refused for what puts characters into a terminal's input."""
     socket: int
@@ -53,10 +56,14 @@ _REFUSED = {
     "acct": (163, 89), "quotactl": (179, 60), "quotactl_fd": (443, 443), "syslog": (103, 116), "vhangup": (153, 58),
     "fanotify_init": (300, 262), "nfsservctl": (180, 42),
 }  # fmt: skip
+# What tells or decides which pages of a file the kernel holds: a sandbox could leave bits there for a later one that sees the same file.
+_UNKNOWN = {"fadvise64": (221, 223), "mincore": (27, 232), "readahead": (187, 213), "cachestat": (451, 451), "preadv2": (327, 286)}
 
 ARCHITECTURES = {
-    "x86_64": Architecture(0xC000003E, tuple(x86_64 for x86_64, _ in _REFUSED.values()), ioctl=16, socket=41),
-    "aarch64": Architecture(0xC00000B7, tuple(aarch64 for _, aarch64 in _REFUSED.values()), ioctl=29, socket=198),
+    machine: Architecture(
+        audit, tuple(call[at] for call in _REFUSED.values()), tuple(call[at] for call in _UNKNOWN.values()), ioctl=ioctl, socket=socket
+    )
+    for at, (machine, audit, ioctl, socket) in enumerate((("x86_64", 0xC000003E, 16, 41), ("aarch64", 0xC00000B7, 29, 198)))
 }
 """By what `uname -m` prints."""
 
@@ -73,6 +80,8 @@ def build_filter(architecture: Architecture) -> bytes:
     ]
     for number in sorted(architecture.refused):
         program += [*_if_equal(number, [refuse])]
+    for number in sorted(architecture.unknown):
+        program += [*_if_equal(number, [_returns(_ERRNO | errno.ENOSYS)])]
     # The kernel looks at the low 32 bits of an ioctl's number and of a family, and so do we.
     program += _if_equal(
         architecture.ioctl,
