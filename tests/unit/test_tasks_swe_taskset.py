@@ -14,6 +14,8 @@ from trunkline.run.agent_side import check_agent_fits
 from trunkline.run.recipe import Recipe
 from trunkline.tasks.base import SandboxedTaskset, TasksetOfCertifiedTasks
 from trunkline.tasks.catalog import load_taskset
+from trunkline.tasks.certificates.certificate import NO_OP, ORACLE, Certificate, Check
+from trunkline.tasks.certificates.store import CertificateStore
 from trunkline.tasks.swe.taskset import SweTaskset
 from trunkline.types import Work
 
@@ -85,6 +87,29 @@ def test_a_mistake_in_the_options_names_the_place(folder: Path, tmp_path: Path) 
     with pytest.raises(ConfigError, match=r"two tasks are called 'test/a': .*tasks/a and .*copy; rename one"):
         write_task(folder / "copy", **{"task.toml": FILES["task.toml"].replace("test/coupon", "test/a")})
         load(folder)
+
+
+def test_only_what_a_run_may_train_on_is_left_if_that_is_wanted(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRUNKLINE_HOME", str(tmp_path / "home"))
+    options = {"paths": [str(folder)], "heldout_share": 0, "only_certified": True}
+    with pytest.raises(ConfigError, match="only_certified leaves no task; certify them first"):
+        load_taskset("swe", options)
+    for subject, guessable in zip(load(folder).subjects(), (False, True, False), strict=False):
+        checks = [Check.count(name, earns, num_attempts=1, num_wrong=0, num_disagreeing=0) for name, earns in ((ORACLE, 1), (NO_OP, 0))]
+        certificate = Certificate(
+            kind="task",
+            subject=subject.name,
+            key=subject.key,
+            attack_corpus_version="1",
+            checks=(*checks, Check.count("attack", 0, num_attempts=1, num_wrong=0, num_disagreeing=0)),
+            num_tasks_by_kind={"bug": 1},
+            not_excluded=(),
+            guessable=guessable,
+        )
+        CertificateStore.default().put(certificate.sealed())
+    taskset = load_taskset("swe", options)
+    assert isinstance(taskset, SweTaskset) and "test/a" in taskset.tasks and "test/b" not in taskset.tasks
+    assert [subject.name for subject in taskset.subjects()] == list(taskset.splits["train"])
 
 
 def test_an_attempt_opens_on_the_workspace_alone_and_offers_no_tools(folder: Path) -> None:

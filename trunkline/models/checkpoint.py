@@ -24,15 +24,17 @@ if TYPE_CHECKING:
     from trunkline.models.gguf import GgufFile
 
 
-def init_decoder(config: DecoderConfig, *, seed: int, dtype: torch.dtype = torch.float32) -> Decoder:
+def init_decoder(config: DecoderConfig, *, seed: int, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Decoder:
     """A random decoder, the same for the same config and seed (drawn in fp32, then cast; the global generator is untouched).
+
+    Drawn on `device`, where it stays: seconds for billions of parameters on a GPU, but other values than on the CPU.
 
     Linears are normal with std 1/sqrt(fan_in), experts and the router's gate too; o_proj, down_proj and the experts' down,
     which write to the residual stream, are further divided by sqrt(2 * num_layers); the embedding has std
     1/sqrt(hidden_size); norms are 1, the router's selection bias 0.
     """
-    decoder = _on_meta(config).to(dtype).to_empty(device="cpu")
-    generator = torch.Generator().manual_seed(seed)
+    decoder = _on_meta(config).to(dtype).to_empty(device=device)
+    generator = torch.Generator(device).manual_seed(seed)
     with torch.no_grad():
         for name, parameter in decoder.named_parameters():
             if parameter.ndim == 1:
@@ -41,7 +43,7 @@ def init_decoder(config: DecoderConfig, *, seed: int, dtype: torch.dtype = torch
             std = 1 / math.sqrt(parameter.shape[-1])  # fan_in of a linear, hidden_size of the embedding
             if name.endswith(("o_proj.weight", "down_proj.weight", "experts.down")):
                 std /= math.sqrt(2 * config.num_layers)
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
+            parameter.copy_(torch.randn(parameter.shape, generator=generator, device=device) * std)
         for bias_E in decoder.buffers():
             bias_E.zero_()
     return decoder

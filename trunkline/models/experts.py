@@ -21,13 +21,54 @@ class Experts(nn.Module):
     def forward(self, x_TC: Tensor, experts_TK: Tensor, weights_TK: Tensor) -> Tensor:
         """out_TC, the sum of the chosen experts' answers times their weights, in the dtype of `x_TC`."""
         expert_R, order_R = experts_TK.flatten().sort()
-        rows_per_expert_E = torch.bincount(expert_R, minlength=len(self.down))
+        # Not bincount, for which the host waits on a GPU.
+        ends_E = torch.searchsorted(expert_R, torch.arange(len(self.down), device=expert_R.device), right=True)
+        rows_per_expert_E = ends_E.diff(prepend=ends_E.new_zeros(1))
         token_R = order_R // experts_TK.shape[1]
-        x_RC = x_TC.index_select(0, token_R)
+        is_fast = x_TC.is_cuda  # there index_add, which is index_select's gradient too, adds up one row at a time
+        x_RC = _SpreadRows.apply(x_TC, order_R, experts_TK.shape[1]) if is_fast else x_TC.index_select(0, token_R)
         compute = grouped_experts if can_group(x_TC, self.down) else looped_experts
         out_RC = compute(x_RC, rows_per_expert_E, self.gate_up, self.down)
+        if is_fast:
+            out_TKC = _PermutedRows.apply(out_RC, order_R).unflatten(0, experts_TK.shape)
+            return torch.bmm(weights_TK.unsqueeze(1).to(out_RC.dtype), out_TKC).squeeze(1)
         weights_R1 = weights_TK.flatten().index_select(0, order_R).unsqueeze(1)
         return torch.zeros_like(x_TC).index_add(0, token_R, out_RC * weights_R1.to(out_RC.dtype))
+
+
+class _SpreadRows(torch.autograd.Function):
+    """Each token's row for each of its experts, sorted by expert; the gradient is gathered and summed."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, x_TC: Tensor, order_R: Tensor, top_k: int) -> Tensor:
+        ctx.save_for_backward(order_R)
+        ctx.top_k = top_k  # type: ignore[attr-defined]
+        return x_TC.index_select(0, order_R // top_k)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad_RC: Tensor) -> tuple[Tensor | None, ...]:
+        (order_R,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        grad_TKC = grad_RC.index_select(0, _inverse(order_R)).unflatten(0, (-1, ctx.top_k))  # type: ignore[attr-defined]
+        return grad_TKC.sum(1), None, None
+
+
+class _PermutedRows(torch.autograd.Function):
+    """Rows sorted by expert back in the order of the tokens."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, x_RC: Tensor, order_R: Tensor) -> Tensor:
+        ctx.save_for_backward(order_R)
+        return x_RC.index_select(0, _inverse(order_R))
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad_RC: Tensor) -> tuple[Tensor | None, ...]:
+        (order_R,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        return grad_RC.index_select(0, order_R), None
+
+
+def _inverse(order_R: Tensor) -> Tensor:
+    """Where each of the rows has gone."""
+    return torch.empty_like(order_R).scatter_(0, order_R, torch.arange(len(order_R), device=order_R.device))
 
 
 def can_group(x_TC: Tensor, down_ECF: Tensor) -> bool:

@@ -96,10 +96,11 @@ class HfDecoder(nn.Module):
         layers = [module for module in self.modules() if isinstance(module, GradientCheckpointingLayer)]
         if on and not (layers and self.theirs.supports_gradient_checkpointing):
             raise ConfigError(f"transformers cannot compute layers of {self.config.family} again; train without recomputation")
+        name = "activation" if hasattr(self.theirs, "activation_checkpointing_enable") else "gradient"  # the older name
         if on:
-            self.theirs.activation_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
+            getattr(self.theirs, f"{name}_checkpointing_enable")({"use_reentrant": False, "preserve_rng_state": False})
         elif layers:
-            self.theirs.activation_checkpointing_disable()
+            getattr(self.theirs, f"{name}_checkpointing_disable")()
         for layer in layers:
             layer.training = on  # the layer's own flag, which its recomputation asks; what is inside it stays in evaluation mode
             for rate in [name for name, value in vars(layer).items() if "drop" in name and isinstance(value, float)]:

@@ -27,6 +27,7 @@ from trunkline.models.decoder import Decoder
 from trunkline.models.routing import Route, TopK
 from trunkline.trainer.balancing import load_violation, update_bias_
 from trunkline.trainer.batch import DemonstrationBatch, SampleBatch
+from trunkline.trainer.clock import Clock
 from trunkline.trainer.config import OptimizerConfig, PhaseConfig, PhaseKind, TrainerConfig
 from trunkline.trainer.flops import flop_ratio, parameters_a_token
 from trunkline.trainer.logprobs import find_targets
@@ -213,7 +214,8 @@ class Learner:
     def _update(
         self, progress: Progress, work: _Work, walked: Walked, loss: Tensor, *, extra: Mapping[str, float], started: float
     ) -> StepStats:
-        backwarded = time.perf_counter()
+        clock = Clock(self._device)
+        backwarded = clock.now()
         step = progress.num_steps + 1
         if not torch.isfinite(loss):
             self.policy.zero_grad(set_to_none=True)
@@ -226,7 +228,7 @@ class Learner:
         progress.optimizer.step()
         progress.num_steps = step
         extra = {**extra, **self._balance(work)}
-        ended = time.perf_counter()
+        ended = clock.now()
         forest = work.forest
         return StepStats(
             step=step,

@@ -16,7 +16,6 @@ is run without activations on entering and again on leaving: then those of one p
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -30,6 +29,7 @@ from trunkline.attention.layout import TreeLayout
 from trunkline.attention.partition import Partition, partition_forest
 from trunkline.models.base import Policy
 from trunkline.models.routing import Route, TopK
+from trunkline.trainer.clock import Clock, Mark
 from trunkline.trainer.logprobs import Targets, split_targets, trained_logprobs
 
 PartOfLoss = Callable[[Tensor, Tensor], Tensor]
@@ -53,9 +53,9 @@ class Walked:
     num_partitions: int
     """1 if the forest was computed at once."""
     forward_seconds: float
-    """Wall time of forward passes, and of cutting the forest."""
+    """Time of forward passes, and of cutting the forest; on CUDA the device's."""
     backward_seconds: float
-    """Wall time of backward passes, without what was computed again before them."""
+    """Time of backward passes, without what was computed again before them."""
 
 
 def walk(
@@ -215,21 +215,22 @@ class _Run:
     def __init__(
         self, policy: Policy, forest: Forest, targets: Targets, *, max_tokens: int, route_for: RouteFor, attention: Attention
     ) -> None:
-        started = time.perf_counter()
         self.policy, self.forest, self.route_for, self.attention = policy, forest, route_for, attention
         self.device = next(policy.parameters()).device
+        self.clock = Clock(self.device)
+        started = self.clock.mark()
         self.partitions = partition_forest(forest, max_tokens=max_tokens)
         self.shares = split_targets(targets, [partition.index_P for partition in self.partitions])
         self.path = _Path(max(partition.layout.num_ancestors for partition in self.partitions))
         self.logps: dict[int, Tensor] = {}
         self.num_computed_tokens = 0
-        self.forward_seconds = time.perf_counter() - started
-        self.backward_seconds = 0.0
+        self.forward_spans: list[tuple[Mark, Mark]] = [(started, self.clock.mark())]
+        self.backward_spans: list[tuple[Mark, Mark]] = []
 
     @torch.no_grad()
     def forward(self) -> None:
         """Log-probabilities alone."""
-        started = time.perf_counter()
+        started = self.clock.mark()
         above: list[_Entered] = []
         for place, is_entered in _in_order(self.partitions):
             if is_entered:
@@ -237,14 +238,13 @@ class _Run:
                 self._logprobs(above[-1])
             else:
                 above.pop()
-        self.forward_seconds += time.perf_counter() - started
+        self.forward_spans.append((started, self.clock.mark()))
 
     def backward(self, part_of_loss: PartOfLoss, *, recompute: bool) -> None:
         """Log-probabilities and gradients."""
         above: list[_Entered] = []
         for place, is_entered in _in_order(self.partitions):
-            started = time.perf_counter()
-            backward_seconds = 0.0
+            started = self.clock.mark()
             if is_entered:
                 above.append(self._enter(place, above))
                 if recompute and len(above[-1].partition.exposed_X):
@@ -252,17 +252,17 @@ class _Run:
                         self._hidden(above[-1])
                 else:
                     self._loss(above[-1], part_of_loss)
+                self.forward_spans.append((started, self.clock.mark()))
             else:
                 left = above.pop()
                 if recompute and len(left.partition.exposed_X):
                     self._loss(left, part_of_loss)
-                backward_started = time.perf_counter()
+                computed = self.clock.mark()
                 _backward(left)
                 if above:
                     self.path.take_off(above[-1], left.path_Y)
-                backward_seconds = time.perf_counter() - backward_started
-            self.backward_seconds += backward_seconds
-            self.forward_seconds += time.perf_counter() - started - backward_seconds
+                self.forward_spans.append((started, computed))
+                self.backward_spans.append((computed, self.clock.mark()))
 
     def logp_M(self) -> Tensor:
         """Of all trained tokens, in order."""
@@ -271,7 +271,8 @@ class _Run:
 
     def result(self) -> Walked:
         """What was done so far."""
-        return Walked(self.logp_M(), self.num_computed_tokens, len(self.partitions), self.forward_seconds, self.backward_seconds)
+        seconds = self.clock.seconds(self.forward_spans), self.clock.seconds(self.backward_spans)
+        return Walked(self.logp_M(), self.num_computed_tokens, len(self.partitions), *seconds)
 
     def _enter(self, place: int, above: list[_Entered]) -> _Entered:
         partition = self.partitions[place]

@@ -1,6 +1,6 @@
 """`trunkline bench tree`: what a forest saves against flat samples, against the ideal. Owns the rows; measuring is measure.py's.
 
-speed-up   CPU-seconds (wall on a GPU) of forward and backward, from token ids to gradients: baseline over forest
+speed-up   CPU-seconds (on a GPU wall time, until it is done) of forward and backward, from token ids to gradients: baseline over forest
 FLOP ratio the same by count (trainer/flops.py): what could be saved at most
 fraction   speed-up over FLOP ratio
 """
@@ -8,14 +8,16 @@ fraction   speed-up over FLOP ratio
 from __future__ import annotations
 
 import functools
+import statistics
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from trunkline.attention.forest import build_forest
 from trunkline.bench.result import Demand, Result, Row
-from trunkline.bench.tree.measure import NUM_SIZES, Bench, Setting, Timed, best_micro_batch, gradient_error, race
+from trunkline.bench.tree.measure import NUM_SIZES, Bench, Setting, Timed, best_micro_batch, gradient_error, race, rounding_errors
 from trunkline.bench.tree.memory import peak_bytes
 from trunkline.bench.tree.workloads import Sequences, Workload, workloads
 from trunkline.errors import ConfigError
@@ -23,6 +25,7 @@ from trunkline.trainer.flops import flop_ratio, parameters_a_token
 
 Progress = Callable[[str, int, int], None]
 _PARTITIONS = 8
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -35,13 +38,15 @@ class TreeBenchPlan:
     """Interleaved runs of each contender."""
     device: str = "cpu"
     """Where."""
+    compute_dtype: str = "float32"
+    """What forward and backward run in, float32 or bfloat16, over fp32 weights."""
     with_memory: bool = True
     """Also peak memory, in processes of their own."""
 
 
 def bench_tree(plan: TreeBenchPlan, progress: Progress) -> Result:
-    """Runs it. Raises ConfigError for an unknown workload or a device that is not there."""
-    chosen = _chosen(plan.names)
+    """Runs it. Raises ConfigError for an unknown workload or precision, or a device that is not there."""
+    chosen = _chosen(plan)
     if plan.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device cuda: this torch sees no CUDA device; install a CUDA build, or measure on cpu")
     rows: list[Row] = []
@@ -50,19 +55,23 @@ def bench_tree(plan: TreeBenchPlan, progress: Progress) -> Result:
     torch.set_num_threads(1)
     try:
         for workload in chosen:
-            measured = _Workload(workload, Setting(torch.device(plan.device), num_rounds=plan.num_rounds), progress)
+            setting = Setting(torch.device(plan.device), num_rounds=plan.num_rounds, compute_dtype=_DTYPES[plan.compute_dtype])
+            measured = _Workload(workload, setting, progress)
             rows += measured.rows(plan.with_memory)
             samples |= measured.samples
     finally:
         torch.set_num_threads(threads)
-    return Result(f"Forests against flat samples, {plan.device}, fp32", tuple(rows), samples, "s")
+    device = torch.cuda.get_device_name() if plan.device == "cuda" else plan.device
+    return Result(f"Forests against flat samples, {device}, {plan.compute_dtype}", tuple(rows), samples, "s")
 
 
-def _chosen(names: tuple[str, ...]) -> tuple[Workload, ...]:
-    known = {workload.name: workload for workload in workloads()}
-    if unknown := [name for name in names if name not in known]:
+def _chosen(plan: TreeBenchPlan) -> tuple[Workload, ...]:
+    if plan.compute_dtype not in _DTYPES:
+        raise ConfigError(f"unknown precision {plan.compute_dtype!r}; known: {', '.join(_DTYPES)}")
+    known = {workload.name: workload for workload in workloads(plan.device, plan.compute_dtype)}
+    if unknown := [name for name in plan.names if name not in known]:
         raise ConfigError(f"unknown workload {unknown[0]!r}; known: {', '.join(known)}")
-    return tuple(known[name] for name in names) or tuple(known.values())
+    return tuple(known[name] for name in plan.names) or tuple(known.values())
 
 
 class _Workload:
@@ -84,11 +93,10 @@ class _Workload:
                 self._add(f"{name} in micro-batches of {micro_batch}", seconds, "s/1,000 tokens")
         best = {name: next(iter(found)) for name, found in sweep.items()}
         self._times(best, size)
-        for dtype, bound in ((torch.float32, 2e-6), (torch.float64, 1e-12)):
-            error = gradient_error(self.workload, self.setting, dtype, best["calls"])
-            self._add(f"gradient error, {str(dtype).removeprefix('torch.')}", error, "of the summed norms", Demand("<=", bound))
         if with_memory:
             self._memory(best["calls"])
+        del self.bench, bench  # the gradients are those of models of their own
+        self._gradients(best["calls"])
         return self._rows
 
     def _advance(self, what: str) -> None:
@@ -108,6 +116,7 @@ class _Workload:
         if "trajectories" in bench.baselines:
             self._add("tokens of the trajectories", bench.trajectories.num_tokens, "tokens")
         self._add("tokens of the forest", forest.num_tokens, "tokens")
+        self._add("parameters that a token passes", parameters_a_token(bench.policy) / 1e6, "M")
         ratios = {name: self._flop_ratio(part) for name, part in bench.baselines.items()}
         for name, ratio in ratios.items():
             self._add(f"FLOP ratio to the {name}", ratio, "x")
@@ -121,29 +130,49 @@ class _Workload:
         if self.workload.partitions is not None:
             contenders.append(Timed("partitions", lambda: bench.run_forest(max_tokens=self._partition_tokens, recompute=self._recomputes)))
         race(bench, contenders, self._advance)
+        if self.setting.device.type == "cuda":
+            self._add("of the forest, laid out on the host before", _host_seconds(bench), "s")
         for contender in contenders:
             self._add(f"{contender.name}, median", contender.median, "s")
             self.samples[f"{self.workload.name}, {contender.name}"] = contender.seconds
         for contender in contenders[1 : 1 + len(batches)]:
             speed_up = contender.median / forest.median
-            demand = Demand(">=", self.workload.least_fraction) if contender.name == "calls" else None
+            least = self.workload.least_fraction
+            demand = Demand(">=", least) if contender.name == "calls" and least is not None else None
             self._add(f"speed-up over the {contender.name}", speed_up, "x")
             self._add(f"fraction of the FLOP ratio to the {contender.name}", speed_up / ratios[contender.name], "", demand)
         if self.workload.partitions is not None:
-            self._add(
-                f"partitions ({self.workload.partitions}), time", contenders[-1].median / forest.median, "of the whole", Demand("<=", 1.25)
-            )
+            ratio = contenders[-1].median / forest.median
+            self._add(f"partitions ({self.workload.partitions}), time", ratio, "of the whole", self._on_cpu(Demand("<=", 1.25)))
 
     def _memory(self, micro_batch: int) -> None:
-        device = self.setting.device.type
-        name = self.workload.name
-        peaks = {form: peak_bytes(name, form, device=device, micro_batch=micro_batch) for form in ("flat", "forest")}
+        peaks = {form: peak_bytes(self.bench, form, micro_batch=micro_batch) for form in ("flat", "forest")}
         for form, peak in peaks.items():
             self._add(f"{'calls' if form == 'flat' else form}, peak memory", peak / 1e6, "MB")
         if self.workload.partitions is not None:
-            peak = peak_bytes(name, self.workload.partitions, device=device, micro_batch=micro_batch)
+            peak = peak_bytes(self.bench, self.workload.partitions, micro_batch=micro_batch)
             self._add(f"partitions ({self.workload.partitions}), peak memory", peak / 1e6, "MB")
-            self._add(f"partitions ({self.workload.partitions}), memory", peak / peaks["forest"], "of the whole", Demand("<=", 0.4))
+            demand = self._on_cpu(Demand("<=", 0.4))
+            self._add(f"partitions ({self.workload.partitions}), memory", peak / peaks["forest"], "of the whole", demand)
+
+    def _gradients(self, micro_batch: int) -> None:
+        """On CUDA of the first two layers: the whole in fp32 would take longer than all else, and fp64 has no fused attention."""
+        setting, workload = self.setting, self.workload
+        if setting.device.type == "cuda":
+            workload = replace(workload, config=replace(workload.config, num_layers=2))
+        # A wide model's fp32 gradients are sums over thousands of tokens, which products on a GPU take one after the other.
+        fp32_bound = 2e-6 if setting.device.type == "cpu" else 1e-5
+        for dtype, bound in ((torch.float32, fp32_bound), (torch.float64, 1e-12)):
+            if dtype == torch.float32 or setting.device.type == "cpu":
+                error = gradient_error(workload, setting, dtype, micro_batch)
+                self._add(f"gradient error, {str(dtype).removeprefix('torch.')}", error, "of the summed norms", Demand("<=", bound))
+        if setting.activations != torch.float32:
+            for form, error in zip(("forest", "calls"), rounding_errors(workload, setting, micro_batch), strict=True):
+                self._add(f"gradient of the {form} in bfloat16, distance from fp32", error, "of its norm")
+
+    def _on_cpu(self, demand: Demand) -> Demand | None:
+        """Demands that come from measurements on CPU."""
+        return demand if self.setting.device.type == "cpu" else None
 
     def _flop_ratio(self, sequences: Sequences) -> float:
         config = self.workload.config
@@ -161,3 +190,12 @@ class _Workload:
     @property
     def _recomputes(self) -> bool:
         return self.workload.partitions == "recomputed"
+
+
+def _host_seconds(bench: Bench) -> float:
+    found = []
+    for _ in range(bench.setting.num_rounds):
+        started = time.perf_counter()
+        bench.lay_out()
+        found.append(time.perf_counter() - started)
+    return statistics.median(found)

@@ -29,8 +29,12 @@ class PaddedCausalAttend:
     def __call__(self, layer: int, q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor) -> Tensor:
         """See Attend; `layer` is not used."""
         q_BHTD, k_BKTD, v_BKTD = (x.unflatten(0, (self.num_sequences, self.length)).transpose(1, 2) for x in (q_THD, k_TKD, v_TKD))
-        is_grouped = q_THD.shape[1] != k_TKD.shape[1]
-        out_BHTD = F.scaled_dot_product_attention(q_BHTD, k_BKTD, v_BKTD, is_causal=True, enable_gqa=is_grouped)
+        group = q_THD.shape[1] // k_TKD.shape[1]
+        if group > 1 and q_THD.is_cuda and q_THD.dtype == torch.float32:
+            # No fused CUDA kernel for fp32 knows grouped heads: torch would compute all B x H x T x T scores.
+            k_BKTD, v_BKTD = (x.repeat_interleave(group, dim=1) for x in (k_BKTD, v_BKTD))
+            group = 1
+        out_BHTD = F.scaled_dot_product_attention(q_BHTD, k_BKTD, v_BKTD, is_causal=True, enable_gqa=group > 1)
         return out_BHTD.transpose(1, 2).flatten(0, 1)
 
 

@@ -4,28 +4,32 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from trunkline.attention.choose import forest_attend
 from trunkline.attention.forest import Forest, Ints, build_forest
 from trunkline.bench.tree import flat
 from trunkline.bench.tree.workloads import Sequences, Workload
 from trunkline.models.checkpoint import init_decoder
 from trunkline.models.decoder import Decoder
 from trunkline.models.routing import Route, TopK
-from trunkline.trainer.logprobs import find_targets
+from trunkline.trainer.logprobs import Targets, find_targets
+from trunkline.trainer.precision import computing_in
 from trunkline.trainer.walk import walk
 
 _SWEPT_TOKENS = 40_000
 _SIZES = (1, 2, 4, 8, 16)
-_MOST_BLOCK_TOKENS = 40_000
+_MOST_BLOCK_TOKENS = {"cpu": 40_000, "cuda": 24_000}  # a GPU is busy from a few thousand on
 NUM_SIZES = len(_SIZES)
 """Sizes of micro-batches that a sweep tries at most."""
 Advance = Callable[[str], None]
@@ -56,9 +60,16 @@ class Setting:
     device: torch.device
     """Where."""
     dtype: torch.dtype = torch.float32
-    """Of weights and activations."""
+    """Of weights."""
     num_rounds: int = 5
     """Interleaved runs of each contender."""
+    compute_dtype: torch.dtype | None = None
+    """What forward and backward run in, as trainer.compute_dtype says; None: the dtype of the weights."""
+
+    @property
+    def activations(self) -> torch.dtype:
+        """Their dtype."""
+        return self.compute_dtype or self.dtype
 
 
 class Bench:
@@ -67,7 +78,7 @@ class Bench:
     def __init__(self, workload: Workload, setting: Setting) -> None:
         self.workload, self.setting = workload, setting
         self.calls, self.trajectories = workload.make()
-        self.policy: Decoder = init_decoder(workload.config, seed=0).to(setting.device, setting.dtype)
+        self.policy: Decoder = init_decoder(workload.config, seed=0, device=setting.device).to(setting.dtype)
         self.weight_M = torch.randn(sum(mask.sum() for mask in self.calls.trained), generator=torch.Generator().manual_seed(1)).to(
             setting.device, setting.dtype
         )
@@ -82,24 +93,34 @@ class Bench:
         """Of the calls."""
         return build_forest(self.calls.tokens)
 
-    def run_forest(self, *, max_tokens: int | None = None, recompute: bool = False, route: Route | None = None) -> None:
-        """Adds the gradient of all calls, each context computed once."""
+    def lay_out(self) -> tuple[Forest, Targets]:
+        """What the host does before a pass: merging, and finding what is predicted."""
         forest = self.forest()
         trained_F = np.concatenate(self.calls.trained)
-        targets = find_targets(forest, trained_F, np.ones(len(trained_F)))
+        return forest, find_targets(forest, trained_F, np.ones(len(trained_F)))
+
+    def run_forest(self, *, max_tokens: int | None = None, recompute: bool = False, route: Route | None = None) -> None:
+        """Adds the gradient of all calls, each context computed once."""
+        forest, targets = self.lay_out()
 
         def part_of_loss(logp_M: Tensor, places_M: Tensor) -> Tensor:
             return (self.weight_M[places_M] * logp_M).sum()
 
-        walk(
-            self.policy,
-            forest,
-            targets,
-            part_of_loss,
-            max_tokens=forest.num_tokens if max_tokens is None else max_tokens,
-            recompute=recompute,
-            route_for=lambda index_P: route or TopK(),
-        )
+        with self.computing():
+            walk(
+                self.policy,
+                forest,
+                targets,
+                part_of_loss,
+                max_tokens=forest.num_tokens if max_tokens is None else max_tokens,
+                recompute=recompute,
+                route_for=lambda index_P: route or TopK(),
+                attention=functools.partial(forest_attend, device=self.setting.device, dtype=self.setting.activations),
+            )
+
+    def computing(self) -> AbstractContextManager[None]:
+        """In the precision of the setting, as the trainer does it."""
+        return computing_in(self.policy, self.setting.activations)
 
     def flat_batches(self, sequences: Sequences, size: int) -> list[flat.MicroBatch]:
         """The baseline's micro-batches; of trajectories, trained tokens come in the order of the calls."""
@@ -107,8 +128,9 @@ class Bench:
 
     def run_flat(self, batches: Sequence[flat.MicroBatch]) -> None:
         """Adds the gradient of all calls, each with its whole context."""
-        for batch in batches:
-            flat.backward(self.policy, batch)
+        with self.computing():
+            for batch in batches:
+                flat.backward(self.policy, batch)
 
     def seconds(self, work: Callable[[], None]) -> float:
         """What one run takes, from cleared gradients."""
@@ -137,7 +159,7 @@ def best_micro_batch(bench: Bench, sequences: Sequences, advance: Advance) -> di
     longest = max(map(len, part.tokens))
     found = {}
     for size in _SIZES:
-        if size > 1 and (size > len(part.tokens) or size * longest > _MOST_BLOCK_TOKENS):
+        if size > 1 and (size > len(part.tokens) or size * longest > _MOST_BLOCK_TOKENS[bench.setting.device.type]):
             continue
         advance(f"micro-batch {size}")
         batches = bench.flat_batches(part, size)
@@ -177,6 +199,28 @@ def gradient_error(workload: Workload, setting: Setting, dtype: torch.dtype, siz
         bench.policy.zero_grad(set_to_none=True)
         total, norms = total + share, norms + share.norm().item()
     return (merged - total).norm().item() / norms
+
+
+def rounding_errors(workload: Workload, setting: Setting, size: int) -> tuple[float, float]:
+    """Distance of the gradient in `compute_dtype` from the flat one in fp32, over its norm: (forest, flat), with the same experts."""
+    exact = Bench(workload, Setting(setting.device))
+    chosen = _Chosen()
+    exact.run_forest(route=chosen)
+    exact.policy.zero_grad(set_to_none=True)
+    forest = exact.forest()
+    batches = [(batch, chosen.of(_forest_places(forest, batch))) for batch in exact.flat_batches(exact.calls, size)]
+    for batch, route in batches:
+        flat.backward(exact.policy, batch, route)
+    expected = exact.gradient()
+    rounded = Bench(workload, setting)
+    rounded.run_forest(route=chosen)
+    merged = rounded.gradient()
+    rounded.policy.zero_grad(set_to_none=True)
+    with rounded.computing():
+        for batch, route in batches:
+            flat.backward(rounded.policy, batch, route)
+    scale = expected.norm()
+    return ((merged - expected).norm() / scale).item(), ((rounded.gradient() - expected).norm() / scale).item()
 
 
 class _Chosen:
