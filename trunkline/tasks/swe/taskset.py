@@ -21,7 +21,7 @@ from trunkline.errors import ConfigError, TaskError
 from trunkline.protocols import Attempt, SealedSandboxes, Verifier
 from trunkline.tasks.base import Subject
 from trunkline.tasks.swe import demonstrations, vocabulary
-from trunkline.tasks.swe.certify import task_key, task_subject
+from trunkline.tasks.swe.certify import stored_certificate, task_key, task_subject
 from trunkline.tasks.swe.judging import Judge, Judges, num_at_once
 from trunkline.tasks.swe.own_tests import WARNING, OwnTestsVerifier
 from trunkline.tasks.swe.practice import FILE, load_practice
@@ -51,6 +51,9 @@ class SweOptions(BaseModel):
     heldout_paths: tuple[Path, ...] = Field((), description="Tasks that are held out, instead of a share of `paths`; the same forms.")
     unseen_paths: tuple[Path, ...] = Field((), description="Tasks of the harder split 'unseen', such as those of other projects.")
 
+    only_certified: bool = Field(
+        False, description="Leaves out, of every split, the tasks that a run may not train on: without a certificate, or guessable."
+    )
     remember_verdicts: bool | Path = Field(
         False,
         description="The same changes of the same task are judged once: cheaper by far for small policies, whose attempts are often the "
@@ -113,6 +116,11 @@ class SweTaskset:
             raise ConfigError(f"{'; '.join(faults)}; known are {sorted(SweOptions.model_fields)}") from None
         tasks: dict[str, CodeTask] = {}
         named = [_load(paths, tasks) for paths in (config.paths, config.heldout_paths, config.unseen_paths)]
+        if config.only_certified:
+            tasks = {task_id: task for task_id, task in tasks.items() if _may_be_trained_on(task)}
+            named = [tuple(task_id for task_id in ids if task_id in tasks) for ids in named]
+            if not named[0] or bool(config.heldout_paths) > bool(named[1]):
+                raise ConfigError("taskset.options.only_certified leaves no task; certify them first: trunkline tasks certify DIR...")
         tasks = dict(sorted(tasks.items()))
         seals = {task_id: FolderSeal.of(task.folder) for task_id, task in tasks.items()}
         splits: dict[Split, tuple[str, ...]] = {"train": named[0], "heldout": named[1]}
@@ -211,6 +219,11 @@ class SweTaskset:
 
 def _file(remember: bool | Path) -> Path | None:
     return remember if isinstance(remember, Path) else None
+
+
+def _may_be_trained_on(task: CodeTask) -> bool:
+    certificate = stored_certificate(task)
+    return certificate is not None and certificate.passed and not certificate.guessable
 
 
 def _load(paths: Sequence[Path], tasks: dict[str, CodeTask]) -> tuple[str, ...]:
