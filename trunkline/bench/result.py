@@ -144,7 +144,16 @@ def machine() -> str:
 
 def versions() -> dict[str, str]:
     """Of Python and of what decides numbers."""
-    return {"python": platform.python_version(), "trunkline": version("trunkline")}
+    found = {name: version(name) for name in ("trunkline", "torch", "transformers")}
+    return {"python": platform.python_version(), **found, **_cuda()}
+
+
+def _cuda() -> dict[str, str]:
+    """The GPU, where what was measured has asked torch for one."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return {}
+    return {"cuda": str(torch.version.cuda), "gpu": torch.cuda.get_device_name()}
 
 
 def _processor() -> str:
