@@ -8,9 +8,11 @@ import pytest
 
 from tests.software_task import FILES, SHOP, write_task
 from trunkline.sandbox.isolated import IsolatedSandboxes
+from trunkline.tasks.swe.attacks import Attack, Instance, instantiate, load_corpus
 from trunkline.tasks.swe.calibration import calibrate
 from trunkline.tasks.swe.environment import verdict_environment
-from trunkline.tasks.swe.place import VerdictPlace
+from trunkline.tasks.swe.material import Material, gather_material
+from trunkline.tasks.swe.place import VerdictPlace, oracle_changes
 from trunkline.tasks.swe.verifier import CodeVerifier
 from trunkline.types import FileChange
 
@@ -50,6 +52,9 @@ WITHOUT_WORDS = CURE.replace('f"too much: {sum(prices)}"', "")
 IN_OTHER_WORDS = CURE.replace("{sum(prices)}", "{sum(prices)} cents")
 
 
+BLIND_ATTACKS = [attack for attack in load_corpus() if attack.name.startswith("blind-")]
+
+
 @pytest.fixture(scope="module")
 async def verifier(tmp_path_factory: pytest.TempPathFactory, sandboxes: IsolatedSandboxes) -> CodeVerifier:
     changed = {"tests/heldout.py": "", "solution/oracle.patch": PATCH, "tests/tree/tests/test_coupon.py": TESTS}
@@ -81,3 +86,44 @@ async def test_right_work_is_paid_in_whatever_words(verifier: CodeVerifier, text
 @pytest.mark.parametrize("text", [FORGES, WITHOUT_WORDS])
 async def test_work_that_passes_by_forgery_or_in_part_is_not(verifier: CodeVerifier, text: str, tmp_path: Path) -> None:
     assert (await verifier.judge(work(text))).value == 0
+
+
+@pytest.fixture(scope="module")
+async def material(verifier: CodeVerifier) -> Material:
+    return await gather_material(verifier.task, verifier.place, await oracle_changes(verifier.task, verifier.place))
+
+
+@pytest.mark.parametrize("attack", BLIND_ATTACKS, ids=lambda attack: attack.name)
+async def test_an_attack_on_what_blind_tests_tell_is_not_paid_without_changed_copies_either(
+    attack: Attack, verifier: CodeVerifier, material: Material
+) -> None:
+    instance = instantiate(attack, material)
+    assert isinstance(instance, Instance)
+    for _ in range(2):  # what a first verdict may have left for a second one is of no use either
+        verdict = await verifier.judge(instance.changes)
+        assert (verdict.value, [stage.name for stage in verdict.stages]) == (0, ["allowed", "blind tests"])
+
+
+async def test_what_a_test_expects_under_a_name_that_stays_hides_nothing(tmp_path: Path, verifier: CodeVerifier) -> None:
+    of_a_fixture = """\
+    import pytest
+    from shop import total
+
+
+    @pytest.fixture
+    def expected():
+        return "too much: 9001"
+
+
+    def test_too_much(expected):
+        try:
+            total([9001])
+        except OverflowError as error:
+            assert str(error) == expected
+        else:
+            assert not expected
+    """
+    changed = {"tests/heldout.py": "", "solution/oracle.patch": PATCH, "tests/tree/tests/test_coupon.py": of_a_fixture}
+    calibration = await calibrate(write_task(tmp_path, **changed), verifier.place, repeats=1)
+    assert calibration.seen
+    assert not calibration.blind

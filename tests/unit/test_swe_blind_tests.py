@@ -6,12 +6,13 @@ import textwrap
 
 import pytest
 
-from trunkline.tasks.swe.blind_tests import BlindFile, Check, blind_file, blind_files, hidden_answers
+from trunkline.tasks.swe.blind_checks import BlindFile, Check, hides_answers
+from trunkline.tasks.swe.blind_tests import blind_file, blind_files
 from trunkline.tasks.swe.programs.observer import plain, raised
 
 
 def blind(source: str, *functions: str) -> BlindFile:
-    found = blind_file(textwrap.dedent(source), functions or ("test_it",))
+    found = blind_file(textwrap.dedent(source), frozenset(functions or ("test_it",)))
     assert found is not None
     return found
 
@@ -21,7 +22,7 @@ def blind(source: str, *functions: str) -> BlindFile:
     [
         ("assert f(3) == [9, 'x']", "_trunkline_see(0, f(3))", Check("equal")),
         ("assert [9, 'x'] == f(3)", "_trunkline_see(0, f(3))", Check("equal")),
-        ("assert f(3) == g(4)", "_trunkline_see(0, f(3))", Check("equal")),
+        ("assert f(3) == g(4)", "_trunkline_see(0, f(3))", Check("equal", is_open=True)),
         ("assert 'usage' in f(3)", "_trunkline_see(0, f(3))", Check("contains", '"usage"')),
         ("self.assertEqual(f(3), 9)", "_trunkline_see(0, f(3))", Check("equal")),
         ("self.assertIn('usage', f(3))", "_trunkline_see(0, f(3))", Check("contains", '"usage"')),
@@ -41,7 +42,7 @@ def test_an_expectation_is_taken_out_and_kept_by_the_host(statement: str, run: s
     "statement", ["assert f(3)", "assert f(3) != 4", "assert f(3) == pytest.approx(0.1)", "assert 1 < f(3) < 4", "f(3)"]
 )
 def test_what_cannot_be_told_apart_by_what_is_seen_stays_as_it_is(statement: str) -> None:
-    assert blind_file(f"def test_it():\n    {statement}\n", ["test_it"]) is None
+    assert blind_file(f"def test_it():\n    {statement}\n", frozenset({"test_it"})) is None
 
 
 def test_expectations_with_names_go_too_but_no_attribute_of_a_class() -> None:
@@ -94,9 +95,10 @@ def test_files_are_made_of_the_tests_that_are_named() -> None:
 @pytest.mark.parametrize(
     ("seen", "before", "is_hidden"),
     [
-        ("[0, 42]", [], True),
-        ("[0, 42]", ["[0, 41]"], True),
-        ("[0, 42]", ["[0, 42]"], False),
+        ("[0, 4217]", [], True),
+        ("[0, 4217]", ["[0, 4216]"], True),
+        ("[0, 4217]", ["[0, 4217]"], False),
+        ("[0, 42]", [], False),
         ("[0, true]", [], False),
         ('[0, ["list", []]]', [], False),
         ('[0, ["other", "Schema"]]', [], False),
@@ -104,14 +106,20 @@ def test_files_are_made_of_the_tests_that_are_named() -> None:
     ],
 )
 def test_an_answer_is_hidden_if_it_is_new_not_frequent_and_not_in_the_test(seen: str, before: list[str], is_hidden: bool) -> None:
-    file = blind("def test_it():\n    assert f(7) == 42\n")
-    assert bool(hidden_answers(file, [seen], before)) is is_hidden
+    file = blind("def test_it():\n    assert f(7) == 4217\n")
+    assert hides_answers(file, [seen], before) is is_hidden
+
+
+def test_short_answers_hide_something_together() -> None:
+    file = blind("def test_it():\n    assert f(7) == 12\n    assert f(8) == 14\n    assert f(9) == 16\n")
+    assert hides_answers(file, ["[0, 12]", "[1, 14]", "[2, 16]"], [])
+    assert not hides_answers(file, ["[0, 12]", "[1, 14]", "[2, 16]"], ["[0, 12]"])
 
 
 def test_words_that_the_test_still_says_are_no_secret() -> None:
-    assert hidden_answers(blind("def test_it():\n    assert 'Usage: x' in f('run')\n"), ['[0, "Usage: x y"]'], [])
-    assert not hidden_answers(blind("def test_it():\n    assert 'Usage: x' in f('Usage: x')\n"), ['[0, "Usage: x y"]'], [])
-    assert not hidden_answers(blind("def test_it():\n    assert 'a' in f('run')\n"), ['[0, "a"]'], [])
+    assert hides_answers(blind("def test_it():\n    assert 'Usage: x' in f('run')\n"), ['[0, "Usage: x y"]'], [])
+    assert not hides_answers(blind("def test_it():\n    assert 'Usage: x' in f('Usage: x')\n"), ['[0, "Usage: x y"]'], [])
+    assert not hides_answers(blind("def test_it():\n    assert 'a' in f('run')\n"), ['[0, "a"]'], [])
 
 
 def test_equal_values_are_one_and_others_are_not() -> None:

@@ -1,24 +1,25 @@
-"""Tests whose expectations are taken out: they run the same code and tell what they see. Owns rewriting and comparing, no run.
+"""Tests whose expectations are taken out: they run the same code and tell what they see. Owns rewriting; blind_checks.py compares.
 
     assert parse("a=1") == {"a": 1}                 ─►  see(0, parse("a=1"))      the host: equal to what the solution makes it see
     assert "usage" in run().output                  ─►  see(1, run().output)      the host: contains "usage"
     with pytest.raises(KeyError, match="no"): f()   ─►  with raising(2): f()      the host: of the same kind, and matches "no"
 
 What is taken out never enters the process that runs the tests: whoever makes everything pass has nothing to report. So it protects tests
-whose changed copies do not hide what is true (sheets.py). An answer that can be guessed, or that stands in what is left of the test,
-protects nothing: `hidden_answers` says which do.
+whose changed copies do not hide what is true (sheets.py). Names, columns of tables and docstrings that only the expectations needed go,
+too. What is expected and stays there all the same under some name (a fixture, an attribute, an input) is marked: it hides nothing.
 """
 
 from __future__ import annotations
 
 import ast
+import functools
 import json
-import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from trunkline.tasks.swe.outcomes import TestRun
+from trunkline.tasks.swe.blind_checks import BlindFile, Check
+from trunkline.tasks.swe.expectations import MADE, Function, Origins, Reader, loaded, name_of, parameter_names
 from trunkline.tasks.swe.programs.observer import plain
 from trunkline.tasks.swe.sheets import function_of
 from trunkline.tasks.swe.syntax import parse
@@ -32,31 +33,6 @@ _EQUAL = frozenset({"assertEqual", "assertEquals", "assertListEqual", "assertTup
 _RAISES = frozenset({"raises", "assertRaises", "assertRaisesRegex", "assertRaisesRegexp"})
 _WARNS = frozenset({"warns", "deprecated_call", "assertWarns", "assertWarnsRegex"})
 _APPROXIMATE = "approx"
-_SHORTEST = 4
-"""Letters of words that nobody says by chance."""
-_FEW = frozenset(json.dumps(value) for value in (None, True, False, -1, 0, 1, "", ["list", []], ["tuple", []], ["dict", []], ["set", []]))
-
-
-@dataclass(frozen=True)
-class Check:
-    """What the host asks of one place. `Check("contains", '"usage"')`."""
-
-    kind: Literal["equal", "contains", "raises", "warns"]
-    """equal: to what the solution makes it see; contains: these words, or this item; raises, warns: of its kinds, and one says this."""
-    taken_out: str = ""
-    """The item as JSON, or the pattern; '' for equal, and where nothing is asked but the kind."""
-
-
-@dataclass(frozen=True)
-class BlindFile:
-    """A test file without expectations."""
-
-    text: str
-    """What is run."""
-    checks: tuple[Check, ...]
-    """By place."""
-    literals: frozenset[str]
-    """The constants that are left in its blind tests, as JSON: no secret."""
 
 
 def blind_files(sources: Mapping[str, str], tests: Collection[str]) -> dict[str, BlindFile]:
@@ -64,116 +40,66 @@ def blind_files(sources: Mapping[str, str], tests: Collection[str]) -> dict[str,
     found: dict[str, BlindFile] = {}
     for path in sorted({test.partition("::")[0] for test in tests}):
         functions = {function_of(test).partition("::")[2] for test in tests if test.startswith(f"{path}::")}
-        file = blind_file(sources[path], functions)
+        file = blind_file(sources[path], frozenset(functions))
         if file is not None:
             found[path] = file
     return found
 
 
-def blind_file(source: str, functions: Collection[str]) -> BlindFile | None:
+@functools.lru_cache(maxsize=64)
+def blind_file(source: str, functions: frozenset[str]) -> BlindFile | None:
     """The file with these functions alone ('test_a', 'TestB::test_c'), blind; None if nothing in them can be seen, or it cannot be read."""
     try:
         module = parse(source)
     except (SyntaxError, ValueError, RecursionError):
         return None
-    _leave_only(module, frozenset(functions))
-    blinding, literals = _Blinding(), set(_literals(_assigned(module)))
-    for function in _functions(module, frozenset(functions)):
-        blinding.visit(function)
-        _forget_unused(function)
-        literals |= set(_literals([function]))
-    if not blinding.checks:
+    _leave_only(module, functions)
+    checks: list[Check] = []
+    blinded = [_Blinding.of(module, function, checks) for function in _functions(module, functions)]
+    if not checks:
         return None
+    gone = _forget_constants(module, {name for one in blinded for name in one.expected_names()})
+    for one in blinded:
+        one.mark_open(gone)
     names = [ast.alias("see", _SEE), ast.alias("raising", _RAISING), ast.alias("warning", _WARNING)]
+    literals = frozenset(_literals([module]))
     module.body.insert(_after_docstring(module), ast.ImportFrom(MODULE, names, 0))
-    return BlindFile(ast.unparse(ast.fix_missing_locations(module)) + "\n", tuple(blinding.checks), frozenset(literals))
+    return BlindFile(ast.unparse(ast.fix_missing_locations(module)) + "\n", tuple(checks), literals)
 
 
-def differences(files: Mapping[str, BlindFile], seen: Mapping[str, Sequence[str]], run: TestRun) -> list[str]:
-    """Where blind tests see what they must not, in words without values; [] if nowhere. `seen` is what the solution makes them see."""
-    if run.complaint:
-        return [run.complaint]
-    found = [f"{path} cannot be collected without its expectations: {words}" for path, words in run.faults.items()]
-    for test, lines in seen.items():
-        outcome, told = run.outcomes.get(test), run.seen.get(test, ())
-        checks = files[test.partition("::")[0]].checks
-        if outcome is None or outcome.outcome != "passed":
-            found.append(f"{test} {outcome.outcome if outcome else 'is missing'} without its expectations")
-        elif len(told) != len(lines) or not all(_is_right(*both, checks) for both in zip(told, lines, strict=True)):
-            place = next((place for place, both in enumerate(zip(told, lines, strict=False), 1) if not _is_right(*both, checks)), 0)
-            found.append(
-                f"{test} sees otherwise than with the solution ({f'place {place}' if place else f'{len(told)} places'} of {len(lines)})"
-            )
-    return found
-
-
-def hidden_answers(file: BlindFile, seen: Sequence[str], before: Sequence[str]) -> list[str]:
-    """Of what a test sees with the solution, what nobody knows without it.
-
-    That is: what it did not see before the change, is no frequent value, and does not stand in what is left of the test.
-    """
-    return [line for line in seen if not any(_is_right(other, line, file.checks) for other in before) and _is_secret(line, file)]
-
-
-def _is_right(told: str, line: str, checks: Sequence[Check]) -> bool:
-    """Whether what is told answers as the solution's line, or in another way that the test lets pass."""
-    (place, value), (of_solution, expected) = json.loads(told), json.loads(line)
-    if place != of_solution or not 0 <= place < len(checks):
-        return False
-    check = checks[place]
-    if check.kind == "equal":
-        return told == line
-    if check.kind == "contains":
-        return _contains(value, json.loads(check.taken_out))
-    told_of, of_it = _told_of(value), _told_of(expected)
-    return bool(of_it) and {kind for kind, _ in of_it} <= {kind for kind, _ in told_of} and _one_says(told_of, check.taken_out)
-
-
-def _is_secret(line: str, file: BlindFile) -> bool:
-    place, value = json.loads(line)
-    check = file.checks[place]
-    if check.kind == "contains":
-        return len(check.taken_out) > _SHORTEST and not any(
-            _contains(json.loads(one), json.loads(check.taken_out)) for one in file.literals
-        )
-    if check.kind in ("raises", "warns"):
-        return True
-    if isinstance(value, list) and value and value[0] in ("other", "large"):
-        return False
-    return json.dumps(value) not in _FEW and json.dumps(value) not in file.literals
-
-
-def _contains(value: Any, item: Any) -> bool:
-    if isinstance(value, str):
-        return isinstance(item, str) and item in value
-    if isinstance(value, list) and len(value) == 2 and value[0] in ("list", "tuple", "set"):
-        return item in value[1]
-    if isinstance(value, list) and len(value) == 2 and value[0] == "dict":
-        return any(key == item for key, _ in value[1])
-    return False
-
-
-def _told_of(value: Any) -> list[tuple[str, str]]:
-    """Exceptions and warnings: kind and message."""
-    if isinstance(value, list) and len(value) == 3 and value[0] == "raised":
-        return [(str(value[1]), str(value[2]))]
-    if isinstance(value, list) and len(value) == 2 and value[0] == "warned" and isinstance(value[1], list):
-        return [(str(one[0]), str(one[1])) for one in value[1] if isinstance(one, list) and len(one) == 2]
-    return []
-
-
-def _one_says(told_of: Sequence[tuple[str, str]], pattern: str) -> bool:
-    try:
-        return any(re.search(pattern, message) for _, message in told_of)
-    except re.error:
-        return False
-
-
+@dataclass
 class _Blinding(ast.NodeTransformer):
-    """Rewrites the asserts of one function after another."""
+    """Rewrites the asserts of one function."""
 
-    def __init__(self) -> None:
-        self.checks: list[Check] = []
+    function: Function
+    origins: Origins
+    checks: list[Check]
+    """Of the whole file."""
+    expected: dict[int, list[ast.expr]] = field(default_factory=dict)
+    """By place, what was taken out there."""
+    gone: dict[str, ast.expr | None] = field(default_factory=dict)
+    """Names that only this needed."""
+
+    @classmethod
+    def of(cls, module: ast.Module, function: Function, checks: list[Check]) -> _Blinding:
+        """Rewrites it in place."""
+        if len(function.body) > 1 and ast.get_docstring(function, clean=False) is not None:
+            del function.body[0]  # it may say what is expected
+        blinding = cls(function, Origins.of(module, function), checks)
+        blinding.visit(function)
+        blinding.gone = _forget_unused(function, blinding.origins, blinding.expected_names())
+        return blinding
+
+    def expected_names(self) -> set[str]:
+        """What was taken out speaks of them."""
+        return loaded([node for nodes in self.expected.values() for node in nodes])
+
+    def mark_open(self, gone: Mapping[str, ast.expr]) -> None:
+        """Checks whose expectation can be read all the same; `gone` are constants of the module that are not there any more."""
+        reader = Reader(self.origins, {**gone, **self.gone})
+        for place, nodes in self.expected.items():
+            if any(reader.is_readable(node) for node in nodes):
+                self.checks[place] = replace(self.checks[place], is_open=True)
 
     def visit_Assert(self, node: ast.Assert) -> ast.AST:
         """`assert a == b`, `assert "words" in a`; others stay."""
@@ -207,22 +133,25 @@ class _Blinding(ast.NodeTransformer):
         self.generic_visit(node)
         for item in node.items:
             call = item.context_expr
-            if isinstance(call, ast.Call) and _name_of(call.func) in _RAISES:
+            if isinstance(call, ast.Call) and name_of(call.func) in _RAISES:
                 item.context_expr = self._call(_RAISING, Check("raises", _pattern_of(call)))
-            elif isinstance(call, ast.Call) and _name_of(call.func) in _WARNS:
+            elif isinstance(call, ast.Call) and name_of(call.func) in _WARNS:
                 item.context_expr = self._call(_WARNING, Check("warns", _pattern_of(call)))
         return node
 
     def _equal(self, node: ast.stmt, left: ast.expr, right: ast.expr) -> ast.AST:
         if _is_approximate(left) or _is_approximate(right):
             return node
-        actual = right if _is_literal(left) and not _is_literal(right) else left
-        return ast.copy_location(ast.Expr(self._call(_SEE, Check("equal"), actual)), node)
+        rank = self.origins.rank
+        is_turned = not _is_literal(right) and (_is_literal(left) or rank(right) > rank(left))
+        actual, expected = (right, left) if is_turned else (left, right)
+        self.expected[len(self.checks)] = [expected]
+        return ast.copy_location(ast.Expr(self._call(_SEE, Check("equal", is_open=rank(actual) < MADE), actual)), node)
 
     def _within(self, node: ast.stmt, item: ast.expr, actual: ast.expr) -> ast.AST:
         if not _is_literal(item) or _is_literal(actual):
             return node
-        check = Check("contains", json.dumps(plain(_literal_of(item))))
+        check = Check("contains", json.dumps(plain(_literal_of(item))), is_open=self.origins.rank(actual) < MADE)
         return ast.copy_location(ast.Expr(self._call(_SEE, check, actual)), node)
 
     def _call(self, name: str, check: Check, *arguments: ast.expr) -> ast.Call:
@@ -233,13 +162,10 @@ class _Blinding(ast.NodeTransformer):
 def _pattern_of(call: ast.Call) -> str:
     """What the message of an exception must match; '' if that is not said by a constant."""
     given = [keyword.value for keyword in call.keywords if keyword.arg == "match"]
-    if "Regex" in _name_of(call.func):
+    if "Regex" in name_of(call.func):
         given += call.args[1:2]
     found = [node.value for node in given if isinstance(node, ast.Constant) and isinstance(node.value, str)]
     return found[0] if found else ""
-
-
-_Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def _leave_only(module: ast.Module, wanted: frozenset[str]) -> None:
@@ -249,10 +175,10 @@ def _leave_only(module: ast.Module, wanted: frozenset[str]) -> None:
         body[:] = kept or [ast.Pass()]
 
 
-def _functions(module: ast.Module, wanted: frozenset[str]) -> Iterator[_Function]:
+def _functions(module: ast.Module, wanted: frozenset[str]) -> Iterator[Function]:
     for body, prefix in _bodies(module):
         for node in body:
-            if isinstance(node, _Function) and f"{prefix}{node.name}" in wanted:
+            if isinstance(node, Function) and f"{prefix}{node.name}" in wanted:
                 yield node
 
 
@@ -265,55 +191,75 @@ def _bodies(module: ast.Module) -> Iterator[tuple[list[ast.stmt], str]]:
 
 
 def _is_test(node: ast.stmt) -> bool:
-    return isinstance(node, _Function) and node.name.startswith("test")
+    return isinstance(node, Function) and node.name.startswith("test")
 
 
 def _name(node: ast.stmt) -> str:
-    return node.name if isinstance(node, _Function) else ""
+    return node.name if isinstance(node, Function) else ""
 
 
-def _forget_unused(function: _Function) -> None:
-    """Expectations that had a name: columns of parameters and constants that nothing uses any more."""
-    used = {node.id for node in ast.walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+def _forget_unused(function: Function, origins: Origins, expected: Collection[str]) -> dict[str, ast.expr | None]:
+    """Expectations that had a name: columns of tables, constants that nothing uses any more, and what else was only expected."""
+    gone: dict[str, ast.expr | None] = {}
+    while more := _forget_assigned(function, origins, {*expected, *loaded([one for one in gone.values() if one is not None])}):
+        gone |= more
+    used = loaded([function])
     for decorator in function.decorator_list:
-        if isinstance(decorator, ast.Call) and _name_of(decorator.func) == "parametrize" and len(decorator.args) >= 2:
-            _blank_columns(decorator, used)
+        if isinstance(decorator, ast.Call) and name_of(decorator.func) == "parametrize" and len(decorator.args) >= 2:
+            gone |= dict.fromkeys(_blanked(parameter_names(decorator.args[0]), decorator.args[1], used))
+    for node in ast.walk(function):
+        if isinstance(node, ast.For) and isinstance(node.target, ast.Tuple | ast.List):
+            names = [one.id for one in node.target.elts if isinstance(one, ast.Name)]
+            if len(names) == len(node.target.elts) and origins.rank(node.iter) < MADE:
+                gone |= dict.fromkeys(_blanked(names, node.iter, used))
+    return gone
+
+
+def _forget_assigned(function: Function, origins: Origins, expected: Collection[str]) -> dict[str, ast.expr]:
+    """Removes what gives a name that nothing uses to a literal, or to a value of the test's own that was only expected."""
+    used, gone = loaded([function]), {}
     for node in (node for node in ast.walk(function) if not isinstance(node, ast.ClassDef)):
         for body in (getattr(node, name, None) for name in ("body", "orelse", "finalbody")):
-            if isinstance(body, list) and any(_is_unused(statement, used) for statement in body):
-                body[:] = [statement for statement in body if not _is_unused(statement, used)] or [ast.Pass()]
+            for statement in body if isinstance(body, list) else []:
+                name, value = _given(statement)
+                if name and name not in used and (_is_literal(value) or (name in expected and origins.rank(value) < MADE)):
+                    gone[name] = value
+            if isinstance(body, list) and any(_given(one)[1] in gone.values() for one in body):
+                body[:] = [one for one in body if _given(one)[1] not in gone.values()] or [ast.Pass()]
+    return gone
 
 
-def _is_unused(statement: ast.stmt, used: Collection[str]) -> bool:
-    if not (isinstance(statement, ast.Assign) and len(statement.targets) == 1 and isinstance(statement.targets[0], ast.Name)):
-        return False
-    return statement.targets[0].id not in used and _is_literal(statement.value)
+def _forget_constants(module: ast.Module, expected: Collection[str]) -> dict[str, ast.expr]:
+    """Removes constants of the module that were only expected."""
+    used, gone = loaded([module]), {}
+    for statement in module.body:
+        name, value = _given(statement)
+        if name in expected and name not in used and _is_literal(value):
+            gone[name] = value
+    module.body[:] = [one for one in module.body if _given(one)[1] not in gone.values()]
+    return gone
 
 
-def _blank_columns(decorator: ast.Call, used: Collection[str]) -> None:
-    names = _parameter_names(decorator.args[0])
-    if len(names) < 2 or not isinstance(decorator.args[1], ast.List | ast.Tuple):
+def _given(statement: ast.stmt) -> tuple[str, ast.expr]:
+    """Name and value of `name = value`; ('', ...) of another statement."""
+    if isinstance(statement, ast.Assign) and len(statement.targets) == 1 and isinstance(statement.targets[0], ast.Name):
+        return statement.targets[0].id, statement.value
+    return "", _NOTHING
+
+
+_NOTHING = ast.Constant(None)
+
+
+def _blanked(names: list[str], table: ast.expr, used: Collection[str]) -> Iterator[str]:
+    """The columns of a table that nothing uses, emptied; () if it is not written out row by row."""
+    if len(names) < 2 or not isinstance(table, ast.List | ast.Tuple):
         return
-    for row in decorator.args[1].elts:
-        cells = row.args if isinstance(row, ast.Call) else row.elts if isinstance(row, ast.Tuple | ast.List) else []
-        if len(cells) == len(names):
-            cells[:] = [cell if name in used else ast.Constant(None) for name, cell in zip(names, cells, strict=True)]
-
-
-def _parameter_names(node: ast.expr) -> list[str]:
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return [name.strip() for name in node.value.split(",") if name.strip()]
-    if isinstance(node, ast.List | ast.Tuple):
-        names = [cell.value for cell in node.elts if isinstance(cell, ast.Constant) and isinstance(cell.value, str)]
-        return names if len(names) == len(node.elts) else []
-    return []
-
-
-def _assigned(module: ast.Module) -> Iterator[ast.AST]:
-    """Values of the module's own constants, which a test may be compared with."""
-    for node in module.body:
-        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
-            yield node.value
+    rows = [row.args if isinstance(row, ast.Call) else row.elts if isinstance(row, ast.Tuple | ast.List) else [] for row in table.elts]
+    if any(len(row) != len(names) or any(isinstance(cell, ast.Starred) for cell in row) for row in rows):
+        return
+    for row in rows:
+        row[:] = [cell if name in used else ast.Constant(None) for name, cell in zip(names, row, strict=True)]
+    yield from (name for name in names if name not in used)
 
 
 def _literals(nodes: Iterable[ast.AST]) -> Iterator[str]:
@@ -336,11 +282,7 @@ def _is_literal(node: ast.expr) -> bool:
 
 
 def _is_approximate(node: ast.expr) -> bool:
-    return any(isinstance(part, ast.Call) and _name_of(part.func) == _APPROXIMATE for part in ast.walk(node))
-
-
-def _name_of(node: ast.expr) -> str:
-    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+    return any(isinstance(part, ast.Call) and name_of(part.func) == _APPROXIMATE for part in ast.walk(node))
 
 
 def _after_docstring(module: ast.Module) -> int:

@@ -21,7 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from trunkline.errors import TaskError, VerifierError
 from trunkline.tasks.swe.allowed import Dropped, allow_for_task
-from trunkline.tasks.swe.blind_tests import blind_files, differences, hidden_answers
+from trunkline.tasks.swe.blind_checks import differences, hides_answers
+from trunkline.tasks.swe.blind_tests import blind_files
 from trunkline.tasks.swe.dealing import settle, usable
 from trunkline.tasks.swe.heldout import compare_work, observe_solution
 from trunkline.tasks.swe.outcomes import TestOutcome, TestRun, biting_probes, mismatches
@@ -215,7 +216,7 @@ class _Calibrating:
             if not differences(files, {test: once.seen[test]}, again):
                 self.seen[test] = once.seen[test]
                 path = test.partition("::")[0]
-                if hidden_answers(files[path], once.seen[test], before.seen.get(test, ())):
+                if hides_answers(files[path], once.seen[test], before.seen.get(test, ())):
                     self.blind.add(function_of(test))
 
     def result(self) -> Calibration:

@@ -1,8 +1,9 @@
 """The verdict on what an agent left of a software task. Owns the order of the stages and the evidence; each stage is a file of its own.
 
-    diff ─► allowed files ─► pristine tree + hidden tests ─► sheets of copies ─► blind tests ─► held-out calls ─► 1
+    diff ─► allowed files ─► pristine tree + hidden tests ─► blind tests ─► sheets of copies ─► held-out calls ─► 1
                                    └──────────────── the first thing that is not as it must be ────────────────┴─► 0
 
+Blind tests come first: what a later run reads in a sheet can't be handed back to them by way of the kernel (its cache of files).
 A process that takes too long or spends a limit gives no verdict (VerifierError): neither 0 nor 1. Two verdicts share nothing.
 """
 
@@ -19,7 +20,8 @@ from pathlib import Path
 
 from trunkline.errors import SandboxError, TaskError, VerifierError
 from trunkline.tasks.swe.allowed import Dropped, allow_for_task
-from trunkline.tasks.swe.blind_tests import blind_files, differences
+from trunkline.tasks.swe.blind_checks import differences
+from trunkline.tasks.swe.blind_tests import blind_files
 from trunkline.tasks.swe.calibration import Calibration
 from trunkline.tasks.swe.heldout import compare_work, observe_solution, summary
 from trunkline.tasks.swe.outcomes import mismatches
@@ -120,7 +122,7 @@ class _Judging:
         sources = await asyncio.to_thread(judged_sources, self.task)
         await asyncio.to_thread(self._lay, folder, changes, oracle, without=frozenset(sources))
         tested = folder / "tested"
-        fault = await self._sheets(tested, sources) or await self._blind(tested, sources) or await self._heldout(folder)
+        fault = await self._blind(tested, sources) or await self._sheets(tested, sources) or await self._heldout(folder)
         return Verdict(0.0 if fault else 1.0, self._evidence(fault or "; ".join(self.found)), tuple(self.stages))
 
     def _lay(self, folder: Path, changes: Sequence[FileChange], oracle: Sequence[FileChange], *, without: frozenset[str]) -> None:

@@ -14,6 +14,7 @@ Runs under every Python from 3.8 and every pytest from 7.2 on.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import runpy
@@ -172,10 +173,13 @@ def main() -> None:
     sys.dont_write_bytecode = True
     send, finish = make_reporter(fd)
     sys.path += settings["packages"]
+    gc.disable()  # importing pytest makes much and leaves no garbage; to look for some took a seventh of a short run
     import site
 
     import pytest
 
+    gc.freeze()
+    gc.enable()
     site.setquit()  # exit() is no part of Python without site packages, but of what code expects
     pytest.hookimpl(wrapper=True, tryfirst=True)(Reporter.pytest_runtest_makereport)
     pytest.hookimpl(tryfirst=True)(Reporter.pytest_runtest_logreport)
