@@ -25,9 +25,10 @@ venv: $(STAMP)
 train: $(STAMP)
 	@$(BIN)/trunkline train $(RECIPE) $(ARGS)
 
-# The CI tier: minutes on two cores, no GPU, no network. Three at a time, since many tests wait more than they compute.
+# The CI tier: minutes on two cores, no GPU. Three at a time, since many tests wait more than they compute; in the order that
+# tests/conftest.py gives them.
 test: $(STAMP)
-	@$(BIN)/python -m pytest $(CI_TESTS) -m "not slow and not gpu" -n 3 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest $(CI_TESTS) -m "not slow and not gpu" -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Adds learning runs and whatever else takes minutes a test.
 test-all: $(STAMP)

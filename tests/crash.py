@@ -37,11 +37,10 @@ BEFORE_RL = -1
 PATIENCE_S = 240.0
 
 # A policy that succeeds now and then, so that most groups have a gradient.
+COLD_START = ("cold_start.steps=300", "cold_start.decision_noise=0")
 SHORT = [
-    'taskset.options={kinds={"one_hop.area"=1}}',
+    'taskset.options={kinds={"one_hop.area"=1},invented_share=0.0}',
     "taskset.harder_splits=[]",
-    "cold_start.steps=300",
-    "cold_start.decision_noise=0",
     f"stage.steps={NUM_STEPS}",
     "stage.checkpoint_every=3",
     "evaluation.episodes=16",
@@ -95,21 +94,28 @@ class Saga:
 
     run_dir: Path
     """Where it is."""
+    beginning: Sequence[str] = COLD_START
+    """Overrides that say which policy it starts from."""
     outputs: list[str] = field(default_factory=list)
     """What each start wrote to stderr."""
+    statuses: list[int] = field(default_factory=list)
+    """How each start ended."""
+    left_behind: list[psutil.Process] = field(default_factory=list)
+    """Engines and trainers that outlived the death of a part."""
     num_kills: int = 0
     """Deaths that came in time: a part may have ended before."""
 
     def start(self, death: Death | None = None, *overrides: str) -> int:
         """Starts or resumes the run and kills a part of it; returns the exit status."""
         is_new = not (self.run_dir / "recipe.toml").exists()
-        how = ["recipes/quickstart.toml", f"run_dir={self.run_dir}", *SHORT] if is_new else [f"resume={self.run_dir}"]
+        how = ["recipes/quickstart.toml", f"run_dir={self.run_dir}", *SHORT, *self.beginning] if is_new else [f"resume={self.run_dir}"]
         num_rows = len(rows_of(self.run_dir))
         with trunkline("train", *how, *overrides) as process:
             if death is not None:
                 self._kill(process, death, num_rows)
             _, stderr = process.communicate(timeout=PATIENCE_S)
             self.outputs.append(stderr)
+            self.statuses.append(process.returncode)
             return process.returncode
 
     def _kill(self, process: subprocess.Popen[str], death: Death, num_rows: int) -> None:
@@ -137,8 +143,10 @@ class Saga:
             part = _find_part(process, death.part)
             if part is not None:
                 with contextlib.suppress(psutil.NoSuchProcess):
+                    parts = [found for name in ("engine", "trainer") if (found := _find_part(process, name)) is not None]
                     part.kill()
                     self.num_kills += 1
+                    self.left_behind += psutil.wait_procs(parts, timeout=PATIENCE_S / 4)[1]
 
 
 def wait_for(has_come: Callable[[], bool], process: subprocess.Popen[str]) -> bool:
@@ -164,9 +172,9 @@ def _find_part(process: subprocess.Popen[str], part: str) -> psutil.Process | No
     return None
 
 
-def run_saga(run_dir: Path, deaths: Sequence[Death]) -> Saga:
+def run_saga(run_dir: Path, deaths: Sequence[Death], beginning: Sequence[str] = COLD_START) -> Saga:
     """Lives through all deaths and to the end."""
-    saga = Saga(run_dir)
+    saga = Saga(run_dir, beginning)
     for death in deaths:
         saga.start(death)
         assert "Traceback" not in saga.outputs[-1], saga.outputs[-1]

@@ -1,11 +1,14 @@
-"""What tests of sandboxes run in: one event loop a module, real isolated sandboxes of this host, an empty one a test."""
+"""What tests of sandboxes run in: one event loop a module, real isolated sandboxes of this host, an empty one a test. And a run."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
+from tests.integration.seen_runs import HEALTHY, train
+from tests.made_once import made_once
 from trunkline.sandbox.config import SandboxConfig
 from trunkline.sandbox.isolated import IsolatedSandbox, IsolatedSandboxes
 
@@ -27,3 +30,10 @@ async def box(sandboxes: IsolatedSandboxes) -> AsyncIterator[IsolatedSandbox]:
     created = await sandboxes.create(await sandboxes.prepare(None))
     yield created
     await created.destroy()
+
+
+@pytest.fixture(scope="session")
+def healthy_run(trunkline_home: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short training that went well, for all who look at one and leave it as it is; its cold start earns about .5."""
+    pytest.importorskip("tensorboardX")
+    return made_once(tmp_path_factory, "healthy-run", lambda folder: train(folder, *HEALTHY))

@@ -10,24 +10,24 @@ from typing import Any
 
 import pytest
 
+from tests.in_process import trunkline
 from trunkline.bench.engine.bench import QUICK
 from trunkline.bench.engine.contenders import ContinuousBatching, Ours, StaticBatch
+from trunkline.errors import TrunklineError
 
 CONTENDERS = (Ours.name, StaticBatch.name, ContinuousBatching.name)
 MODELS = ("tiny", "tiny MiniMax-M2")
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def _bench(*options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "trunkline.run.cli", "bench", "engine", *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With the files of one run."""
     folder = tmp_path_factory.mktemp("bench")
-    ran = _bench("--quick", "--json", str(folder / "r.json"), "--plot", str(folder / "r.png"))
+    command = [sys.executable, "-m", "trunkline.run.cli", "bench", "engine", "--quick"]
+    ran = subprocess.run(
+        [*command, "--json", str(folder / "r.json"), "--plot", str(folder / "r.png")], capture_output=True, text=True, check=False
+    )
     assert ran.returncode == 0, ran.stderr
     return folder
 
@@ -58,6 +58,5 @@ def test_the_rates_of_the_runs_are_drawn(folder: Path, values: dict[tuple[str, s
 
 
 def test_a_model_that_is_not_there_is_refused_by_name() -> None:
-    ran = _bench("--model", "no-such-model", "--rounds", "1")
-    assert ran.returncode != 0
-    assert "no-such-model" in ran.stderr and "Traceback" not in ran.stderr
+    with pytest.raises(TrunklineError, match="no-such-model"):
+        trunkline("bench", "engine", "--model", "no-such-model", "--rounds", "1")

@@ -110,14 +110,26 @@ async def test_a_certificate_is_kept_and_says_what_it_leaves_open(certified: Cer
     assert "attacks that are not in the corpus" in left_open and "hard-coded" not in left_open
 
 
-async def test_a_task_without_held_out_inputs_leaves_hard_coding_open(
-    place: VerdictPlace, sandboxes: IsolatedSandboxes, tmp_path: Path
-) -> None:
-    task, steps = write_task(tmp_path, **{"tests/heldout.py": ""}), Steps()
-    chosen = attacks("hard-coded", "always-equal")
-    certificate = await certify_task(task, place, sandboxes=sandboxes, repeats=1, attacks=chosen, on_step=steps)
-    assert any("hard-coded answers" in words for words in certificate.not_excluded)
-    assert "no held-out inputs" in certificate.not_instantiated["hard-coded"]
+@pytest.fixture(scope="module")
+def steps() -> Steps:
+    """Those of the certificate below."""
+    return Steps()
+
+
+@pytest.fixture(scope="module")
+async def poor(place: VerdictPlace, sandboxes: IsolatedSandboxes, steps: Steps, tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    """Of a task without held-out inputs, one of whose hidden tests is another each time."""
+    changed = {"tests/heldout.py": "", "tests/tree/tests/test_unstable.py": UNSTABLE}
+    task, chosen = write_task(tmp_path_factory.mktemp("poor"), **changed), attacks("hard-coded", "always-equal")
+    return await certify_task(task, place, sandboxes=sandboxes, repeats=1, attacks=chosen, on_step=steps)
+
+
+async def test_a_task_without_held_out_inputs_leaves_hard_coding_open(poor: Certificate) -> None:
+    assert any("hard-coded answers" in words for words in poor.not_excluded)
+    assert "no held-out inputs" in poor.not_instantiated["hard-coded"]
+
+
+async def test_who_waits_is_told_every_step(poor: Certificate, steps: Steps) -> None:
     told = [step for step in steps.told if not step[0].startswith("calibration")]
     assert told == [("oracle, 1 of 1", 0, 5), ("no-op, 1 of 2", 1, 5), ("no-op, 2 of 2", 2, 5), ("always-equal", 3, 4)]
 
@@ -137,6 +149,7 @@ async def test_a_task_without_a_test_that_turns_is_refused(place: VerdictPlace, 
     assert "no test fails on the workspace and passes with the solution" in await refusal_of(task, place, sandboxes)
 
 
+@pytest.mark.slow  # test_swe_sheet_readers certifies another one
 async def test_a_task_whose_tests_can_be_guessed_is_certified_as_that(
     place: VerdictPlace, sandboxes: IsolatedSandboxes, tmp_path: Path
 ) -> None:
@@ -146,11 +159,9 @@ async def test_a_task_whose_tests_can_be_guessed_is_certified_as_that(
     assert any(words.startswith("a forger who guesses what its tests expect") for words in certificate.not_excluded)
 
 
-async def test_an_unstable_hidden_test_is_quarantined_by_name(place: VerdictPlace, sandboxes: IsolatedSandboxes, tmp_path: Path) -> None:
-    task = write_task(tmp_path, **{"tests/heldout.py": "", "tests/tree/tests/test_unstable.py": UNSTABLE})
-    certificate = await certify_task(task, place, sandboxes=sandboxes, repeats=1, attacks=())
-    assert certificate.quarantined and all("test_unstable.py::test_other_each_time[" in name for name in certificate.quarantined)
-    assert any("quarantined" in words for words in certificate.not_excluded)
+async def test_an_unstable_hidden_test_is_quarantined_by_name(poor: Certificate) -> None:
+    assert poor.quarantined and all("test_unstable.py::test_other_each_time[" in name for name in poor.quarantined)
+    assert any("quarantined" in words for words in poor.not_excluded)
 
 
 async def test_a_task_that_changes_meanwhile_is_refused(place: VerdictPlace, sandboxes: IsolatedSandboxes, tmp_path: Path) -> None:

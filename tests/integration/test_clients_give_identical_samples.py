@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.made_once import made_once
 from trunkline.agents.boxed_command import CommandAgent
 from trunkline.agents.launch import PlainCommand
 from trunkline.agents.loop_settings import LoopSettings
@@ -63,10 +64,14 @@ MAX_CALLS = 4
 GROUP_SIZE, NUM_CANDIDATES = 2, 32
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny policy that half knows four tasks: it calls tools, sometimes needlessly, and answers right or wrong."""
-    folder = tmp_path_factory.mktemp("policy")
+    return made_once(tmp_path_factory, "half-knowing-policy", make_policy)
+
+
+def make_policy(folder: Path) -> None:
+    folder.mkdir()
     tokenizer = prepare_folder(folder, SIZES, pieces=vocabulary.PIECES, characters=vocabulary.CHARACTERS)
     learner = Learner(init_decoder(DecoderConfig.from_hf(json.loads((folder / "config.json").read_text())), seed=1))
     learner.begin_phase(PhaseConfig(kind="supervised", optimizer=OptimizerConfig(lr=5e-3, warmup_steps=10)))
@@ -75,7 +80,6 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for start in range(0, len(shown), BATCH):
         learner.supervised_step(DemonstrationBatch.from_demonstrations(shown[start : start + BATCH]))
     save_decoder(learner.policy, folder)
-    return folder
 
 
 @dataclass
@@ -88,6 +92,7 @@ class Bench:
     base_url: str
     door: Path
     policy: Path
+    folder: Path
     max_calls: int = MAX_CALLS
     num_rounds: int = 0
 
@@ -111,7 +116,7 @@ class Bench:
         """
         self.num_rounds += 1
         weights = load_decoder(self.policy).state_dict()
-        reference = publish(weights, PolicyVersion(1, self.num_rounds), self.policy / "weights")
+        reference = publish(weights, PolicyVersion(1, self.num_rounds), self.folder / "weights")
         await self.engine.update_weights(reference)
         return [
             Group(specs[0].group_id, index, specs[0].task, tuple([await self.attempt(agent, spec) for spec in specs]))
@@ -133,7 +138,7 @@ async def running(policy: Path, folder: Path, *, max_calls: int = MAX_CALLS) -> 
                 serving, door = await serve_port(app), await serve_uds(app, sockets / "agents.sock", mode=0o666)
                 try:
                     url, door_path = f"http://127.0.0.1:{serving.port}", sockets / "agents.sock"
-                    yield Bench(engine.client, gateway, journal, url, door_path, policy, max_calls)
+                    yield Bench(engine.client, gateway, journal, url, door_path, policy, folder, max_calls)
                 finally:
                     await serving.stop()
                     await door.stop()
@@ -163,19 +168,21 @@ async def groups_with_gradient(bench: Bench, loop: Agent) -> list[list[EpisodeSp
     return list(chosen.values())
 
 
-async def check_same_samples(bench: Bench, agents: Mapping[str, Agent]) -> list[Group]:
-    """Plays the same groups by our loop and by each agent; the groups as the last one played them."""
+async def check_same_samples(bench: Bench, agents: Mapping[str, Agent], *, groups_each: int) -> list[Group]:
+    """Plays groups by our loop and some of them by each agent, in turn; the groups as the last agent played them."""
     planned = await groups_with_gradient(bench, ToolLoop(None, LoopSettings(MAX_CALLS)))
-    ours = await bench.play(ToolLoop(None, LoopSettings(MAX_CALLS)), planned)
-    expected = samples_from_groups(ours, baseline="leave_one_out")
+    ours = [(await bench.play(ToolLoop(None, LoopSettings(MAX_CALLS)), [specs]))[0] for specs in planned]
+    expected = [samples_from_groups([group], baseline="leave_one_out") for group in ours]
     assert {group.task.kind for group in ours} == {"one_hop.area", "two_hop.pair"}
     assert all(sum(num_calls_by_turn(group)) >= GROUP_SIZE for group in ours)
-    assert len(expected) > 2 * len(planned), "conversations of several turns, with right and with wrong answers"
+    assert sum(map(len, expected)) > 2 * len(planned), "conversations of several turns, with right and with wrong answers"
     theirs: list[Group] = []
-    for name, agent in agents.items():
-        theirs = await bench.play(agent, planned)
+    for number, (name, agent) in enumerate(agents.items()):
+        places = [(number + step) % len(planned) for step in range(groups_each)]
+        theirs = [(await bench.play(agent, [planned[place]]))[0] for place in places]
         assert not [episode.failure for group in theirs for episode in group.episodes if episode.failure]
-        assert samples_from_groups(theirs, baseline="leave_one_out") == expected, name
+        for place, group in zip(places, theirs, strict=True):
+            assert samples_from_groups([group], baseline="leave_one_out") == expected[place], name
     return theirs
 
 
@@ -183,7 +190,7 @@ def test_the_sdk_in_all_its_ways_gives_the_samples_of_our_loop(policy: Path, tmp
     async def main() -> None:
         async with running(policy, tmp_path) as bench:
             agents = {str(options): UnsafeCommandAgent((sys.executable, str(SCRIPT), *options)) for options in CLIENTS}
-            await check_same_samples(bench, agents)
+            await check_same_samples(bench, agents, groups_each=1)
 
     asyncio.run(main())
 
@@ -195,7 +202,7 @@ def test_the_sdk_and_our_loop_in_sandboxes_without_network_give_the_samples_of_o
             empty = await sandboxes.prepare(None)
             commands = {"loop": loop_command(LoopSettings(MAX_CALLS)), "SDK": (sys.executable, str(SCRIPT), "--stream")}
             agents = {name: CommandAgent(PlainCommand(command), sandboxes, empty, gateway=bench.door) for name, command in commands.items()}
-            groups = await check_same_samples(bench, agents)
+            groups = await check_same_samples(bench, agents, groups_each=2)
         (episode, *_) = [episode for group in groups for episode in group.episodes if num_calls_by_turn(group)]
         acts = [act.op for act in episode.acts]
         assert acts[-4:] == ["create", "write", "run", "destroy"] and set(acts[:-4]) <= {"tool"}

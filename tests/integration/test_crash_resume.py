@@ -15,8 +15,9 @@ SEED = 4  # the conductor, the engine, the trainer, each after some steps of RL 
 
 
 @pytest.fixture(scope="module")
-def saga(tmp_path_factory: pytest.TempPathFactory) -> Saga:
-    return run_saga(tmp_path_factory.mktemp("crash") / "run", random_deaths(SEED))
+def saga(healthy_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Saga:
+    beginning = ("cold_start.steps=0", f"model.path={healthy_run / 'checkpoints' / 'cold-start'}")
+    return run_saga(tmp_path_factory.mktemp("crash") / "run", random_deaths(SEED), beginning)
 
 
 def resumed(run_dir: Path, *overrides: str) -> tuple[int, str, str]:
@@ -34,6 +35,8 @@ def test_a_part_that_dies_is_named_and_a_dead_conductor_leaves_no_trace_to_trip_
     conductor, engine, trainer, last = saga.outputs
     assert "error" not in conductor + last
     assert "the engine process ended with status -9" in engine and "the trainer process ended with status -9" in trainer
+    assert saga.statuses == [-9, 1, 1, 0]
+    assert not saga.left_behind, "no part outlives another"
 
 
 def test_a_finished_run_is_told_so_and_left_as_it_is(saga: Saga) -> None:

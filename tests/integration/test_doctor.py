@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.doctor_runs import train_planted, train_with_cold_start
+from tests.integration.doctor_runs import train_planted
 from trunkline.evals.doctor import Diagnosis, diagnose
 from trunkline.evals.finding import Finding
 from trunkline.metrics.jsonl import read_metrics
@@ -28,10 +28,8 @@ Row = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("healthy") / "run"
-    train_with_cold_start(path)
-    return path
+def healthy(healthy_run: Path) -> Path:
+    return healthy_run
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.in_process import trunkline
+from trunkline.errors import ConfigError, TaskError
 from trunkline.tasks.factory.ledger import Entry, Ledger
 from trunkline.tasks.swe.task import load_code_task
 
@@ -21,18 +23,12 @@ NAMES = ("parse-1.21.0-1.21.1", "parse-1.20.1-1.20.2")
 PATIENCE_S = 240
 
 
-def trunkline(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "trunkline.run.cli", *arguments]
+def mine(out: Path, *options: str) -> tuple[str, ...]:
+    return ("tasks", "mine", *PAIRS, "--out", str(out), "--jobs", "1", *options)
 
 
-def run(*arguments: str) -> str:
-    ended = subprocess.run(trunkline(*arguments), capture_output=True, text=True, timeout=PATIENCE_S, check=False)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    return ended.stdout
-
-
-def mine(out: Path, *options: str) -> list[str]:
-    return trunkline("tasks", "mine", *PAIRS, "--out", str(out), "--jobs", "1", *options)
+def started(*arguments: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-m", "trunkline.run.cli", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def entries(out: Path) -> dict[str, Entry]:
@@ -56,12 +52,12 @@ def worker_of(process: subprocess.Popen[bytes]) -> psutil.Process | None:
 def mined(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Interrupted after its first candidate, then taken up by the same command."""
     out = tmp_path_factory.mktemp("mine") / "out"
-    process = subprocess.Popen(mine(out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = started(*mine(out))
     wait_for(process, lambda: entries(out))
     process.send_signal(signal.SIGINT)
     assert process.wait(PATIENCE_S) == 130
     assert worker_left_behind(out) == []
-    run(*mine(out)[3:])
+    trunkline(*mine(out))
     return out
 
 
@@ -97,19 +93,19 @@ def test_a_task_says_what_is_wanted_and_holds_its_environment_but_no_future(mine
 
 def test_a_mined_task_pays_its_solution(mined: Path) -> None:
     folder = str(mined / "tasks" / NAMES[0])
-    paid = json.loads(run("tasks", "verify", folder, "--oracle", "--json"))
+    paid = json.loads(trunkline("tasks", "verify", folder, "--oracle", "--json").stdout.splitlines()[-1])
     assert paid["verdict"]["value"] == 1.0, paid
 
 
 def test_mining_again_does_nothing(mined: Path) -> None:
     before = (mined / "candidates.jsonl").read_bytes()
-    assert "valid                 2" in run(*mine(mined)[3:])
+    assert "valid                 2" in trunkline(*mine(mined)).stdout
     assert (mined / "candidates.jsonl").read_bytes() == before
 
 
 def test_a_worker_that_is_killed_costs_its_candidate_and_nothing_else(mined: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    process = subprocess.Popen(mine(out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = started(*mine(out))
     wait_for(process, lambda: entries(out))
     worker = worker_of(process)
     assert worker is not None
@@ -117,7 +113,7 @@ def test_a_worker_that_is_killed_costs_its_candidate_and_nothing_else(mined: Pat
     assert process.wait(PATIENCE_S) == 0
     causes = sorted(entry.rejected[0].cause if entry.rejected else "valid" for entry in entries(out).values())
     assert causes == ["the worker died", "valid"]
-    run(*mine(out, "--again", "failed")[3:])
+    trunkline(*mine(out, "--again", "failed"))
     assert all(entry.is_valid for entry in entries(out).values())
 
 
@@ -127,13 +123,5 @@ def test_what_is_no_source_is_named(tmp_path: Path) -> None:
         (str(tmp_path / "missing"), "missing"),
         ("pypi:parse==2..x..y", "names no releases"),
     ):
-        ended = subprocess.run(
-            trunkline("tasks", "mine", source, "--out", str(tmp_path / "out")),
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-            check=False,
-        )
-        assert ended.returncode == 2, ended.stdout + ended.stderr
-        assert words in ended.stderr
-        assert "Traceback" not in ended.stderr
+        with pytest.raises((ConfigError, TaskError), match=words):
+            trunkline("tasks", "mine", source, "--out", str(tmp_path / "out"))

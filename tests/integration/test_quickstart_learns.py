@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.in_process import trunkline
 from trunkline.metrics.jsonl import read_metrics
 from trunkline.models.tokenizer import Tokenizer
 from trunkline.pool.journal_reader import JournalReader
@@ -16,12 +17,13 @@ from trunkline.pool.journal_reader import JournalReader
 pytestmark = pytest.mark.timeout(900)  # the first test waits for the run of all
 
 ROOT = Path(__file__).parents[2]
+NUM_STEPS = 18
 SHORT = [
     'taskset.options={kinds={"one_hop.area"=1}}',
     "taskset.harder_splits=[]",
     "cold_start.steps=1600",
-    "stage.steps=30",
-    "stage.checkpoint_every=10",
+    f"stage.steps={NUM_STEPS}",
+    "stage.checkpoint_every=6",
     "evaluation.episodes=160",
     "evaluation.greedy=false",
 ]
@@ -39,18 +41,18 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_held_out_success_rises_beyond_its_interval(run_dir: Path) -> None:
     summary = json.loads((run_dir / "summary.json").read_text())
     start, end = summary["heldout_success_start"], summary["heldout_success_end"]
-    assert summary["rl_steps"] == 30 and start["n"] == end["n"] == 160
+    assert summary["rl_steps"] == NUM_STEPS and start["n"] == end["n"] == 160
     assert end["low"] > start["high"], (start, end)
 
 
 def test_every_sampled_token_of_a_step_is_trained_or_dropped_with_a_reason(run_dir: Path) -> None:
     steps = [row for row in read_metrics(run_dir / "metrics.jsonl") if row["kind"] == "rl"]
-    assert len(steps) == 30
+    assert len(steps) == NUM_STEPS
     for row in steps:
         assert row["sampled_tokens"] == row["trained_tokens"] + sum(row["dropped_tokens"].values())
         assert row["forest_tokens"] <= row["trajectory_tokens"] <= row["flat_tokens"]
     (end,) = [row for row in read_metrics(run_dir / "metrics.jsonl") if row["kind"] == "rl_end"]
-    assert end["num_trained_groups"] == 30 * 8
+    assert end["num_trained_groups"] == NUM_STEPS * 8
     assert 0 < end["num_unconsumed_groups"] <= 16, "at most a buffer of groups is dropped when the stage ends"
 
 
@@ -84,14 +86,14 @@ def test_the_final_policy_is_a_folder_that_transformers_loads(run_dir: Path) -> 
 
     folder = run_dir / "checkpoints" / "final"
     assert AutoModelForCausalLM.from_pretrained(folder).config.vocab_size == len(AutoTokenizer.from_pretrained(folder))
-    assert {path.name for path in (run_dir / "checkpoints").glob("step-*")} == {"step-000020", "step-000030"}
+    assert {path.name for path in (run_dir / "checkpoints").glob("step-*")} == {"step-000012", "step-000018"}
 
 
 @pytest.mark.parametrize("arm", [pytest.param("rejection", marks=pytest.mark.slow), "supervision"])
 def test_a_control_arm_starts_from_the_cold_start_of_a_run(run_dir: Path, tmp_path: Path, arm: str) -> None:
     start = f"model.path={run_dir / 'checkpoints' / 'cold-start'}"
-    command = [sys.executable, "-m", "trunkline.run.cli", "train", f"recipes/quickstart-{arm}.toml", start, f"run_dir={tmp_path / 'arm'}"]
-    subprocess.run([*command, *SHORT, "cold_start.steps=0", "stage.steps=3"], cwd=ROOT, check=True, capture_output=True)
+    recipe = str(ROOT / "recipes" / f"quickstart-{arm}.toml")
+    trunkline("train", recipe, start, f"run_dir={tmp_path / 'arm'}", *SHORT, "cold_start.steps=0", "stage.steps=3")
     summary = json.loads((tmp_path / "arm" / "summary.json").read_text())
     before = json.loads((run_dir / "summary.json").read_text())["heldout_success_start"]
     assert summary["heldout_success_start"] == before, "the same policy, tasks and seeds give the same episodes"
@@ -99,9 +101,5 @@ def test_a_control_arm_starts_from_the_cold_start_of_a_run(run_dir: Path, tmp_pa
 
 
 def test_show_prints_the_summary_and_an_episode(run_dir: Path) -> None:
-    def show(*arguments: str) -> str:
-        command = [sys.executable, "-m", "trunkline.run.cli", "show", str(run_dir), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-    assert "one_hop.area" in show()
-    assert "user: What is the area of" in show("heldout.end-00000-a00")
+    assert "one_hop.area" in trunkline("show", str(run_dir)).output
+    assert "user: What is the area of" in trunkline("show", str(run_dir), "heldout.end-00000-a00").output

@@ -15,6 +15,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.in_process import trunkline
+from trunkline.errors import ConfigError
+from trunkline.models.checkpoint import init_decoder, save_decoder
+from trunkline.models.config import DecoderConfig
 from trunkline.pool.journal_reader import JournalReader
 from trunkline.run.recipe import ScratchModel
 from trunkline.run.scratch import prepare_folder
@@ -22,8 +26,26 @@ from trunkline.tasks.lookup import vocabulary
 
 ROOT = Path(__file__).parents[2]
 # A policy that knows nothing earns nothing, so that RL keeps sampling until it is ended.
-SMALL = ["cold_start.steps=0", "evaluation.episodes=8", "evaluation.greedy=false", "taskset.harder_splits=[]", "pool.group_size=4"]
+SMALL = [
+    'taskset.options={kinds={"one_hop.area"=1},invented_share=0.0}',
+    "taskset.harder_splits=[]",
+    "cold_start.steps=0",
+    "evaluation.episodes=8",
+    "evaluation.greedy=false",
+    "pool.group_size=4",
+]
 PATIENCE_S = 120.0
+
+
+@pytest.fixture(scope="module")
+def untaught(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The override that starts from a policy made here; to make one in the run takes a process more."""
+    folder = tmp_path_factory.mktemp("untaught")
+    sizes = ScratchModel(hidden_size=16, intermediate_size=32, num_layers=1, num_heads=2, num_kv_heads=2)
+    prepare_folder(folder, sizes, pieces=vocabulary.PIECES, characters=vocabulary.CHARACTERS)
+    config = DecoderConfig.from_hf(json.loads((folder / "config.json").read_text()))
+    save_decoder(init_decoder(config, seed=1), folder)
+    return f"model.path={folder}"
 
 
 @contextlib.contextmanager
@@ -76,8 +98,8 @@ def gone(processes: list[psutil.Process]) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
-def test_an_interrupted_run_ends_cleanly_and_leaves_no_process(tmp_path: Path, number: signal.Signals) -> None:
-    with training(tmp_path / "run") as process:
+def test_an_interrupted_run_ends_cleanly_and_leaves_no_process(untaught: str, tmp_path: Path, number: signal.Signals) -> None:
+    with training(tmp_path / "run", untaught) as process:
         until(lambda: is_sampling(tmp_path / "run"), process)
         parts = parts_of(process)
         assert set(parts) == {"engine", "trainer"}
@@ -88,7 +110,8 @@ def test_an_interrupted_run_ends_cleanly_and_leaves_no_process(tmp_path: Path, n
     assert gone(list(parts.values()))
 
 
-@pytest.mark.parametrize("part", ["engine", pytest.param("trainer", marks=pytest.mark.slow)])
+@pytest.mark.slow  # test_crash_resume kills each part once
+@pytest.mark.parametrize("part", ["engine", "trainer"])
 def test_a_part_that_is_killed_ends_the_run_with_its_name_and_keeps_the_journal(tmp_path: Path, part: str) -> None:
     with training(tmp_path / "run") as process:
         until(lambda: is_sampling(tmp_path / "run"), process)
@@ -102,6 +125,7 @@ def test_a_part_that_is_killed_ends_the_run_with_its_name_and_keeps_the_journal(
         assert any(episode.episode_id.startswith("heldout.start") for episode in journal.episodes())
 
 
+@pytest.mark.slow  # test_crash_resume kills the conductor, too
 def test_parts_end_when_the_conductor_is_killed(tmp_path: Path) -> None:
     with training(tmp_path / "run") as process:
         until(lambda: is_sampling(tmp_path / "run"), process)
@@ -110,17 +134,17 @@ def test_parts_end_when_the_conductor_is_killed(tmp_path: Path) -> None:
         assert gone(list(parts.values()))
 
 
-def test_a_part_that_is_still_starting_ends_when_the_conductor_is_killed(tmp_path: Path) -> None:
-    with training(tmp_path / "run") as process:
+def test_a_part_that_is_still_starting_ends_when_the_conductor_is_killed(untaught: str, tmp_path: Path) -> None:
+    with training(tmp_path / "run", untaught) as process:
         until(lambda: "trainer" in parts_of(process), process)
         parts = parts_of(process)
         process.kill()
         assert gone(list(parts.values()))
 
 
-def test_a_full_disk_ends_the_run_and_what_was_acknowledged_is_there(tmp_path: Path) -> None:
-    limit = ["sh", "-c", 'ulimit -f 6000; exec "$@"', "sh"]  # blocks of 512 bytes: no file beyond 3 MB
-    with training(tmp_path / "run", prefix=limit) as process:
+def test_a_full_disk_ends_the_run_and_what_was_acknowledged_is_there(untaught: str, tmp_path: Path) -> None:
+    limit = ["sh", "-c", 'ulimit -f 4000; exec "$@"', "sh"]  # blocks of 512 bytes: no file beyond 2 MB
+    with training(tmp_path / "run", untaught, prefix=limit) as process:
         _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
     assert "journal" in stderr and "Traceback" not in stderr
@@ -129,10 +153,10 @@ def test_a_full_disk_ends_the_run_and_what_was_acknowledged_is_there(tmp_path: P
 
 
 def test_a_port_in_use_is_named(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken, training(tmp_path / "run", f"gateway.port={taken.getsockname()[1]}") as process:
-        _, stderr = process.communicate(timeout=PATIENCE_S)
-        assert process.returncode == 2
-        assert f"port {taken.getsockname()[1]} of 127.0.0.1 is in use" in stderr
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"port {port} of 127.0.0.1 is in use"):
+            trunkline("rollout", str(ROOT / "recipes" / "quickstart.toml"), f"gateway.port={port}", "--out", str(tmp_path / "run"))
 
 
 def test_an_unreadable_model_folder_is_named(tmp_path: Path) -> None:
@@ -167,15 +191,3 @@ def test_an_uncertifiable_taskset_is_refused_unless_asked_for(tmp_path: Path) ->
         _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 2
     assert "lookup" in stderr, "the error lists the choices"
-
-
-def test_summary_has_what_programs_read(tmp_path: Path) -> None:
-    with training(tmp_path / "run", "stage.method=supervision", "stage.steps=2") as process:
-        stdout, stderr = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 0, stderr
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert set(summary["heldout_success_start"]) == set(summary["heldout_success_end"]) == {"value", "low", "high", "n"}
-    assert {"rl_steps", "cpu_seconds", "wall_seconds", "peak_rss_bytes", "seed"} <= set(summary)
-    assert set(summary["certificates"]) == {"lookup"} and summary["uncertified"] == []
-    assert (tmp_path / "run" / "curve.png").stat().st_size > 1000
-    assert "held-out success" in stdout

@@ -16,10 +16,9 @@ from trunkline.run.recipe import load_recipe
 ROOT = Path(__file__).parents[2]
 QUICKSTART = ROOT / "recipes" / "quickstart.toml"
 SHORT = [
-    'taskset.options={kinds={"one_hop.area"=1}}',
+    'taskset.options={kinds={"one_hop.area"=1},invented_share=0.0}',
     "taskset.harder_splits=[]",
-    "cold_start.steps=300",
-    "cold_start.decision_noise=0",
+    "cold_start.steps=0",
     "stage.steps=1",
     "evaluation.episodes=4",
     "evaluation.concurrency=4",
@@ -34,8 +33,9 @@ def trunkline(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=280)
 
 
-def test_the_quickstart_trains_with_its_agent_in_sandboxes(tmp_path: Path) -> None:
-    done = trunkline("train", str(QUICKSTART), f"run_dir={tmp_path / 'run'}", "sandbox.kind=isolated", *SHORT)
+def test_the_quickstart_trains_with_its_agent_in_sandboxes(healthy_run: Path, tmp_path: Path) -> None:
+    policy = f"model.path={healthy_run / 'checkpoints' / 'cold-start'}"
+    done = trunkline("train", str(QUICKSTART), f"run_dir={tmp_path / 'run'}", "sandbox.kind=isolated", policy, *SHORT)
     assert done.returncode == 0, done.stderr
     (row,) = [row for row in map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) if row["kind"] == "rl"]
     assert row["num_failed_episodes"] == 0 and row["trained_tokens"] > 0

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tests.integration.seen_runs import COLD_START, ROOT, documented, show, train
+from tests.integration.seen_runs import ROOT, documented, show
 from tests.unit.tensorboard_files import read_events, scalars_of
 from tools.plot_arms import main
 from trunkline.errors import ConfigError
@@ -30,9 +30,8 @@ pytestmark = pytest.mark.timeout(600)  # the first test waits for the run of all
 
 
 @pytest.fixture(scope="module")
-def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("tensorboardX")
-    return train(tmp_path_factory.mktemp("seeing") / "seen-run", *COLD_START, "stage.steps=3", 'metrics.writers=["tensorboard"]')
+def run_dir(healthy_run: Path) -> Path:
+    return healthy_run
 
 
 def rl_rows(run_dir: Path) -> list[dict[str, Any]]:
@@ -62,6 +61,14 @@ def test_engine_and_trainer_are_seen_to_compute(run_dir: Path) -> None:
     for name in ("engine_utilisation", "trainer_utilisation"):
         shares = [row[name] for row in rl_rows(run_dir)]
         assert min(shares) >= 0 and max(shares) > 0
+
+
+def test_summary_has_what_programs_read(run_dir: Path) -> None:
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert set(summary["heldout_success_start"]) == set(summary["heldout_success_end"]) == {"value", "low", "high", "n"}
+    assert {"rl_steps", "cpu_seconds", "wall_seconds", "peak_rss_bytes", "seed"} <= set(summary)
+    assert set(summary["certificates"]) == {"lookup"} and summary["uncertified"] == []
+    assert (run_dir / "curve.png").stat().st_size > 1000
 
 
 # --- show -------------------------------------------------------------------------------------------------------------

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.in_process import trunkline
 from trunkline.metrics.jsonl import read_metrics
 
 pytestmark = pytest.mark.timeout(600)
@@ -16,7 +15,7 @@ pytestmark = pytest.mark.timeout(600)
 ROOT = Path(__file__).parents[2]
 # Of a policy that knows nothing yet, attempts differ in what they get wrong: that is enough of a gradient.
 SHORT = [
-    'taskset.options={kinds={"one_hop.area"=1}}',
+    'taskset.options={kinds={"one_hop.area"=1},invented_share=0.0}',
     "taskset.harder_splits=[]",
     "model.scratch.num_experts=8",
     "rewards.process=0.1",
@@ -31,9 +30,7 @@ SHORT = [
 
 def steps_of(path: Path, *overrides: str) -> list[dict[str, Any]]:
     """The RL rows of a run."""
-    command = [sys.executable, "-m", "trunkline.run.cli", "train", "recipes/m2-tiny.toml", f"run_dir={path}", *SHORT, *overrides]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    trunkline("train", str(ROOT / "recipes" / "m2-tiny.toml"), f"run_dir={path}", *SHORT, *overrides)
     return [row for row in read_metrics(path / "metrics.jsonl") if row["kind"] == "rl"]
 
 

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
+from tests.in_process import trunkline
 from tests.software_task import BUG, CURE, FILES, write_task
 from trunkline.pool.journal_reader import JournalReader
-from trunkline.run.cli import app
 from trunkline.run.predictions import predictions
 from trunkline.run.recipe import load_recipe
 from trunkline.run.wiring import make_policy_folder
+from trunkline.sandbox.config import SandboxConfig
+from trunkline.sandbox.isolated import IsolatedSandboxes
+from trunkline.tasks.certificates.store import CertificateStore
+from trunkline.tasks.swe.certify import certify_task, task_subject
+from trunkline.tasks.swe.environment import verdict_environment
+from trunkline.tasks.swe.place import VerdictPlace
+from trunkline.tasks.swe.task import CodeTask, load_code_task
 from trunkline.types import Episode
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +48,7 @@ options = {{ paths = [{tasks!r}], heldout_share = 0.0 }}
 command = ["python3", {agent!r}]
 max_tokens = 8
 max_context = 64
-deadline_s = 15
+deadline_s = 12
 [cold_start]
 steps = 0
 [evaluation]
@@ -51,8 +56,17 @@ concurrency = 3
 """
 
 
+async def certify(*tasks: CodeTask) -> None:
+    """By one trial for all of them: their tests and their solution are the same."""
+    async with IsolatedSandboxes.open(SandboxConfig()) as sandboxes:
+        place = VerdictPlace(sandboxes, verdict_environment())
+        found = await certify_task(tasks[0], place, sandboxes=sandboxes, repeats=1, attacks=())
+    for subject in map(task_subject, tasks):
+        CertificateStore.default().put(found.model_copy(update={"subject": subject.name, "key": subject.key}).sealed())
+
+
 @pytest.fixture(scope="module")
-def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A rollout over three tasks, whose agents do what the instruction says."""
     folder = tmp_path_factory.mktemp("swe")
     for number, does in enumerate(("mend", "nothing", "mend and hang")):
@@ -60,13 +74,11 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         write_task(folder / "tasks" / f"t{number}", **files)
     (folder / "agent.py").write_text(AGENT)
     (folder / "recipe.toml").write_text(RECIPE.format(tasks=str(folder / "tasks"), agent=str(folder / "agent.py")))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRUNKLINE_HOME", str(folder / "home"))
-        asyncio.run(make_policy_folder(load_recipe(ROOT / "recipes" / "quickstart.toml"), folder / "model"))
-        options = ["--split", "train", "--episodes", "3", "--model", str(folder / "model"), "--out", str(folder / "run")]
-        done = CliRunner().invoke(app, ["rollout", str(folder / "recipe.toml"), *options], catch_exceptions=False)
-        assert done.exit_code == 0, done.output
-        yield folder / "run"
+    asyncio.run(certify(*(load_code_task(folder / "tasks" / f"t{number}") for number in range(3))))
+    asyncio.run(make_policy_folder(load_recipe(ROOT / "recipes" / "quickstart.toml"), folder / "model"))
+    options = ["--split", "train", "--episodes", "3", "--model", str(folder / "model"), "--out", str(folder / "run")]
+    trunkline("rollout", str(folder / "recipe.toml"), *options)
+    return folder / "run"
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +102,7 @@ def test_what_each_attempt_did_to_its_workspace_is_in_its_record_and_is_shown(ru
         assert (f"-    {BUG}\n+    {CURE}\n" in episodes[task_id].patch) is is_mended
     lines = [json.loads(line) for line in (run_dir / "episodes" / "rollout.jsonl").read_text().splitlines()]
     assert {line["task_id"]: line.get("patch", "") for line in lines} == {name: episode.patch for name, episode in episodes.items()}
-    shown = CliRunner().invoke(app, ["show", str(run_dir), episodes["swebench/0"].episode_id], catch_exceptions=False).output
+    shown = trunkline("show", str(run_dir), episodes["swebench/0"].episode_id).output
     assert f"+    {CURE}" in shown and "create isolated" in shown
 
 

@@ -75,4 +75,6 @@ async def test_a_task_whose_copies_all_show_which_is_true_is_certified_as_guessa
     with open_folder() as folder:
         body = "def test_it():\n    prices = [100, 100]\n    assert total(prices, 100) != prices[-1]\n"
         task = write_task(folder, **{"tests/heldout.py": "", "tests/tree/tests/test_coupon.py": HEAD + body})
-        assert (await certify_task(task, place, sandboxes=place.sandboxes, repeats=1, attacks=())).guessable
+        certificate = await certify_task(task, place, sandboxes=place.sandboxes, repeats=1, attacks=())
+        assert certificate.guessable
+        assert any(words.startswith("a forger who guesses what its tests expect") for words in certificate.not_excluded)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash import SHORT, check_record, random_deaths, rows_of, run_saga, trunkline, wait_for
+from tests.crash import COLD_START, SHORT, check_record, random_deaths, rows_of, run_saga, trunkline, wait_for
 
 
 @pytest.mark.slow
@@ -27,7 +27,7 @@ def test_a_stage_without_checkpoints_is_begun_again_from_the_cold_start(tmp_path
 
     def train(run_dir: Path, *, is_killed: bool) -> None:
         steps = 48 if method == "supervision" else 4
-        arguments = ["recipes/quickstart.toml", f"run_dir={run_dir}", *SHORT, f"stage.method={method}", f"stage.steps={steps}"]
+        arguments = ["recipes/quickstart.toml", f"run_dir={run_dir}", *SHORT, *COLD_START, f"stage.method={method}", f"stage.steps={steps}"]
         with trunkline("train", *arguments, "stage.optimizer.lr_end_fraction=1") as process:
             if is_killed:
                 assert wait_for(lambda: sum(row["kind"] == kind for row in rows_of(run_dir)) >= num_rows, process)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -17,13 +16,6 @@ from trunkline.tasks.certificates.generator import NUM_SEEDS, certify_taskset, t
 from trunkline.tasks.lookup.attacks import CONDUCTS
 from trunkline.tasks.lookup.taskset import LookupConfig, LookupTaskset
 from trunkline.types import Reward, Task, Work
-
-
-@pytest.fixture(autouse=True, scope="module")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRUNKLINE_HOME", str(tmp_path_factory.mktemp("home")))
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 
 import pytest
 
@@ -15,13 +14,6 @@ from trunkline.protocols import Attempt
 from trunkline.tasks.lookup.taskset import LookupConfig, LookupTaskset
 from trunkline.tasks.lookup.vocabulary import CHARACTERS, PIECES
 from trunkline.types import Completion, Episode, Generation, PolicyVersion, SamplingParams, Task, VersionSpan
-
-
-@pytest.fixture(autouse=True, scope="module")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRUNKLINE_HOME", str(tmp_path_factory.mktemp("home")))
-        yield
 
 
 @pytest.fixture(scope="module")

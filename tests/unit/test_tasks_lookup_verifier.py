@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 
 import pytest
 
@@ -13,13 +12,6 @@ from trunkline.tasks.lookup.taskset import LookupConfig, LookupTaskset
 from trunkline.tasks.lookup.vocabulary import BAD_ARGUMENTS, OVER_BUDGET, UNKNOWN_ENTITY, UNKNOWN_TOOL
 from trunkline.tasks.lookup.world import ARGUMENTS
 from trunkline.types import Task, Work
-
-
-@pytest.fixture(autouse=True, scope="module")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRUNKLINE_HOME", str(tmp_path_factory.mktemp("home")))
-        yield
 
 
 @pytest.fixture(scope="module")
