@@ -26,15 +26,15 @@ def table_lines(moments: Sequence[Moment]) -> list[str]:
     """A row for each evaluation and for stretches of training: shares of the attempts that have both verdicts."""
     if not moments:
         return ["no attempt has ended"]
-    width = max(len(moment.run) for moment in moments)
-    lines = [f"{'run':<{width}}  {'when':<16} attempts  rewarded     right    fooled    missed   fooling  no verdict"]
+    width, wide = max(len(moment.run) for moment in moments), max(16, *(len(moment.when) for moment in moments))
+    lines = [f"{'run':<{width}}  {'when':<{wide}} attempts  rewarded     right    fooled    missed   fooling  no verdict"]
     for run, found in groupby(moments, key=lambda moment: moment.run):
         of_run = list(found)
         trained = [moment for moment in of_run if moment.step is not None]
         size = -(-len(trained) // _BUCKETS) or 1
         stretches = [trained[start : start + size] for start in range(0, len(trained), size)]
-        lines += [f"{run:<{width}}  {_steps(stretch):<16} {_cells(stretch)}" for stretch in stretches]
-        lines += [f"{run:<{width}}  {moment.when:<16} {_cells([moment])}" for moment in of_run if moment.step is None]
+        lines += [f"{run:<{width}}  {_steps(stretch):<{wide}} {_cells(stretch)}" for stretch in stretches]
+        lines += [f"{run:<{width}}  {moment.when:<{wide}} {_cells([moment])}" for moment in of_run if moment.step is None]
     return lines
 
 

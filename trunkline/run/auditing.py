@@ -42,7 +42,7 @@ class Moment:
     when: str
     """'training', or an evaluation's name, such as 'start' or 'end.greedy'."""
     step: int | None
-    """Of the policy that trained on it; None of an evaluation."""
+    """The optimiser step that was filled with it; None of an evaluation."""
     num_attempts: int
     """With a verdict of the run and one of ours."""
     num_rewarded: int
@@ -115,7 +115,8 @@ def _taskset(run_dir: Path) -> SweTaskset:
 
 def _attempts(run_dir: Path, taskset: SweTaskset) -> list[_Attempt]:
     with JournalReader.open(run_dir / "journal.sqlite") as journal:
-        steps = {group_id: int(step) for group_id, step, _ in journal.consumed()}
+        # A group without gradient was put aside while the next step was being filled.
+        steps = {group_id: step + (reason == "degenerate") for group_id, step, reason in journal.consumed()}
         episodes = {episode.episode_id: episode for episode in journal.episodes()}  # of one that was done again, the last
     found = []
     for episode in episodes.values():
