@@ -96,7 +96,7 @@ async def audit(
         own_tests: Whether to count what fools the workspace's own tests as well, which costs a run of them for each work that is wrong.
         on_step: For progress.
 
-    Raises ConfigError for what is no run over software tasks; TaskError if its tasks are not there any more, or not what they were.
+    Raises ConfigError for what is no run over software tasks; TaskError if its tasks are not there any more.
     """
     tasksets = {str(run_dir): _taskset(run_dir) for run_dir in run_dirs}
     runs = {run: _attempts(Path(run), taskset) for run, taskset in tasksets.items()}
