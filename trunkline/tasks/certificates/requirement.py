@@ -33,7 +33,7 @@ class Standing:
 def standing(taskset: Taskset, store: CertificateStore) -> Standing:
     """Looks up everything that the taskset may be trained on. Raises TaskError if a task's files cannot be read."""
     if isinstance(taskset, TasksetOfCertifiedTasks):
-        return _standing_of_tasks(taskset.subjects(), store)
+        return standing_of_tasks(taskset.subjects(), store)
     reason, key = _reason_against(taskset, store)
     return Standing({}, {taskset.name: reason}) if reason else Standing({taskset.name: key}, {})
 
@@ -51,7 +51,8 @@ def require(taskset: Taskset, store: CertificateStore) -> dict[str, str]:
     raise CertificateError(_refusal(taskset.name, found, [subject for subject in taskset.subjects() if subject.name in found.uncertified]))
 
 
-def _standing_of_tasks(subjects: Sequence[Subject], store: CertificateStore) -> Standing:
+def standing_of_tasks(subjects: Sequence[Subject], store: CertificateStore) -> Standing:
+    """Of single tasks."""
     certificates: dict[str, str] = {}
     uncertified: dict[str, str] = {}
     for subject in subjects:

@@ -23,12 +23,14 @@ class VerdictMemory:
 
     kept: KeptTexts = field(default_factory=lambda: KeptTexts.open(None))
     """Under the judge's name and the changes."""
+    is_shared: bool = False
+    """Whether other runs have the same."""
     _turns: dict[str, asyncio.Lock] = field(default_factory=dict)
 
     @classmethod
     def open(cls, path: Path | None) -> Self:
         """Of a file that several runs share; None: of one run. Raises ConfigError."""
-        return cls(KeptTexts.open(path))
+        return cls(KeptTexts.open(path), is_shared=path is not None)
 
     def over(self, verifier: Verifier, judge: str) -> Verifier:
         """The same verifier, asked once for the same work. `judge` names all that its verdicts depend on besides the work."""

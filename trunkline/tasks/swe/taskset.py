@@ -20,8 +20,10 @@ from trunkline.agents.workspace_tools import WORDS, numbered, workspace_specs
 from trunkline.errors import ConfigError, TaskError
 from trunkline.protocols import Attempt, SealedSandboxes, Verifier
 from trunkline.tasks.base import Subject
+from trunkline.tasks.certificates.requirement import standing_of_tasks
+from trunkline.tasks.certificates.store import CertificateStore
 from trunkline.tasks.swe import demonstrations, vocabulary
-from trunkline.tasks.swe.certify import stored_certificate, task_key, task_subject
+from trunkline.tasks.swe.certify import task_key, task_subject
 from trunkline.tasks.swe.judging import Judge, Judges, num_at_once
 from trunkline.tasks.swe.own_tests import WARNING, OwnTestsVerifier
 from trunkline.tasks.swe.practice import FILE, load_practice
@@ -98,8 +100,6 @@ class SweTaskset:
     """See SweOptions."""
     exploit_share: float = 0.0
     """See SweOptions."""
-    keeps_verdicts: bool = False
-    """Whether other runs share `memory`."""
     memory: VerdictMemory | None = None
     """Of the verdicts made so far; None: each attempt is judged for itself."""
     name: str = "swe"
@@ -117,7 +117,8 @@ class SweTaskset:
         tasks: dict[str, CodeTask] = {}
         named = [_load(paths, tasks) for paths in (config.paths, config.heldout_paths, config.unseen_paths)]
         if config.only_certified:
-            tasks = {task_id: task for task_id, task in tasks.items() if _may_be_trained_on(task)}
+            certified = standing_of_tasks(tuple(map(task_subject, tasks.values())), CertificateStore.default()).certificates
+            tasks = {task_id: task for task_id, task in tasks.items() if task_id in certified}
             named = [tuple(task_id for task_id in ids if task_id in tasks) for ids in named]
             if not named[0] or bool(config.heldout_paths) > bool(named[1]):
                 raise ConfigError("taskset.options.only_certified leaves no task; certify them first: trunkline tasks certify DIR...")
@@ -128,16 +129,9 @@ class SweTaskset:
             splits = _split(named[0], config.heldout_share)
         if config.unseen_paths:
             splits["unseen"] = named[2]
-        memory = VerdictMemory.open(_file(config.remember_verdicts)) if config.remember_verdicts else None
-        return cls(
-            tasks,
-            seals,
-            splits,
-            memory=memory,
-            judged_by=config.judged_by,
-            exploit_share=config.exploit_share,
-            keeps_verdicts=_file(config.remember_verdicts) is not None,
-        )
+        remember = config.remember_verdicts
+        memory = VerdictMemory.open(remember if isinstance(remember, Path) else None) if remember else None
+        return cls(tasks, seals, splits, memory=memory, judged_by=config.judged_by, exploit_share=config.exploit_share)
 
     def task(self, split: str, index: int) -> Task:
         """The index-th task of a split; beyond its last one it begins anew. Raises ConfigError for a split that is unknown or empty."""
@@ -164,7 +158,8 @@ class SweTaskset:
         if self.judged_by == "own_tests":
             judge = OwnTestsVerifier(known, self.sandboxes, self._turn)
         if self.memory is not None:
-            judge = self.memory.over(judge, self._judge_key(known))
+            depends_on = task_key(known) if self.memory.is_shared else known.task_id
+            judge = self.memory.over(judge, f"{self.judged_by} {depends_on}")
         return Attempt(_NoTools(), judge, known.workspace, functools.partial(surroundings_of, known, self.sandboxes))
 
     def demonstrate(self, task: Task, rng: random.Random, *, decision_noise: float) -> tuple[Message, ...]:
@@ -175,10 +170,6 @@ class SweTaskset:
         if self.exploit_share and rng.random() < self.exploit_share:
             return demonstrations.demonstrate_exploit(task, practice, rng)
         return demonstrations.demonstrate(task, practice, rng, decision_noise=decision_noise)
-
-    def _judge_key(self, task: CodeTask) -> str:
-        """Names all that a verdict on a task depends on besides the work; within one run the task is enough."""
-        return f"{self.judged_by} {task_key(task) if self.keeps_verdicts else task.task_id}"
 
     @property
     def pieces(self) -> tuple[str, ...]:
@@ -215,15 +206,6 @@ class SweTaskset:
         """See `TasksetOfCertifiedTasks`."""
         subjects = tuple(map(task_subject, self.tasks.values()))
         return subjects if self.judged_by == "verifier" else tuple(replace(subject, beyond=WARNING) for subject in subjects)
-
-
-def _file(remember: bool | Path) -> Path | None:
-    return remember if isinstance(remember, Path) else None
-
-
-def _may_be_trained_on(task: CodeTask) -> bool:
-    certificate = stored_certificate(task)
-    return certificate is not None and certificate.passed and not certificate.guessable
 
 
 def _load(paths: Sequence[Path], tasks: dict[str, CodeTask]) -> tuple[str, ...]:
