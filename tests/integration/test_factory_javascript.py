@@ -16,7 +16,8 @@ from tests.npm_scene import Registry, lay, open_registry
 from trunkline.errors import TaskError
 from trunkline.sandbox.isolated import IsolatedSandboxes
 from trunkline.tasks.factory.candidate import Candidate, Rejection
-from trunkline.tasks.factory.draft import Draft, Tested
+from trunkline.tasks.factory.draft import Draft
+from trunkline.tasks.factory.draft import Tested as Outcomes
 from trunkline.tasks.factory.javascript.environment import JavaScriptEnvironment, environment_of
 from trunkline.tasks.factory.javascript.judge_files import judged
 from trunkline.tasks.factory.javascript.language import JavaScriptLanguage
@@ -229,7 +230,7 @@ def draft_of(tree: Path, environment: JavaScriptEnvironment, **options: Any) -> 
         solution=(FileChange("src/add.js", "file", 0o644, RIGHT.encode()),),
         hidden_tests=(hidden,),
         test_files=("test/add.test.js",),
-        tested=Tested((ADDS,), (KEEPS,)),
+        tested=Outcomes((ADDS,), (KEEPS,)),
         environment=environment,
         instruction="add(2, 3) is -1 and should be 5.",
         **options,
@@ -287,6 +288,6 @@ def test_judges_are_written_only_for_what_turns(tmp_path: Path) -> None:
     draft = draft_of(tree, JavaScriptEnvironment(JavaScriptRecipe(), find_node(), None))
 
     with pytest.raises(TaskError, match="no test turns"):
-        judged(replace(draft, tested=Tested((), (KEEPS,))))
+        judged(replace(draft, tested=Outcomes((), (KEEPS,))))
     told = json.loads(judged(draft).environment.files()["tests/judge.json"])
     assert (told["runner"], told["fail_to_pass"]) == ("node", [ADDS])

@@ -80,6 +80,14 @@ def test_an_archive_of_too_many_files_is_refused(tmp_path: Path, target: Path, m
     assert refusal(tmp_path, target, archive_of("abacus-1.0", {f"{number}.py": "" for number in range(4)})) == "archive too large"
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>", archive_of("abacus-1.0", {"a.py": "x = 1\n" * 1000})[:60]])
+@pytest.mark.parametrize(
+    "content",
+    # Named: an archive tells the second it was made in, and two workers must call a test by one name.
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"<html>", id="a page"),
+        pytest.param(archive_of("abacus-1.0", {"a.py": "x = 1\n" * 1000})[:60], id="cut short"),
+    ],
+)
 def test_what_is_no_whole_archive_is_refused(tmp_path: Path, target: Path, content: bytes) -> None:
     assert refusal(tmp_path, target, content) == "broken archive"
