@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from trunkline.tasks.swe.outcomes import TestRun
+from trunkline.tasks.swe.told import NOTHING_TOLD, Told
 
 _SHORTEST = 5
 """Letters of words that nobody says by chance."""
@@ -70,14 +71,14 @@ def differences(files: Mapping[str, BlindFile], seen: Mapping[str, Sequence[str]
     return found
 
 
-def hides_answers(file: BlindFile, seen: Sequence[str], before: Sequence[str]) -> bool:
+def hides_answers(file: BlindFile, seen: Sequence[str], before: Sequence[str], told: Told = NOTHING_TOLD) -> bool:
     """Whether nobody comes upon what a test sees with the solution, but once in some hundred times, without doing what it asks for.
 
-    What it saw before the change tells nothing, nor what can be read where it runs, stands in what is left of it, or is a frequent value.
-    Whether the instruction tells it is not asked.
+    What it saw before the change tells nothing, nor what can be read where it runs, stands in what is left of it or in the instruction,
+    or is a frequent value.
     """
     new = {line for line in seen if not any(_is_right(other, line, file.checks) for other in before)}
-    return sum(_bits(line, file) for line in new) >= _BITS
+    return sum(_bits(line, file, told) for line in new) >= _BITS
 
 
 def _is_right(told: str, line: str, checks: Sequence[Check]) -> bool:
@@ -107,7 +108,7 @@ def _is_told_of(check: Check, value: Any, expected: Any) -> bool:
     return {kind for kind, _ in of_it} <= {kind for kind, _ in told_of} and _one_says(told_of, check.taken_out)
 
 
-def _bits(line: str, file: BlindFile) -> int:
+def _bits(line: str, file: BlindFile, told: Told) -> int:
     """How much a right guess of it is worth, roughly and not more than that."""
     place, value = json.loads(line)
     check, literals = file.checks[place], file.literals
@@ -117,14 +118,16 @@ def _bits(line: str, file: BlindFile) -> int:
         item = json.loads(check.taken_out)
         is_known = any(_contains(json.loads(one), item) or one == check.taken_out for one in literals)
         letters = item if isinstance(item, str) else check.taken_out
-        return 0 if is_known or len(letters) < _SHORTEST else _BITS
+        return 0 if is_known or len(letters) < _SHORTEST or all(map(told.tells, _leaves(item))) else _BITS
     if check.kind != "equal":
         # A kind alone is one of three or four that anybody would try.
         words = max(_WORDS_OF_PATTERN.findall(check.taken_out), key=len, default="")
-        return 0 if len(words) < _SHORTEST or any(_is_said(check.taken_out, json.loads(one)) for one in literals) else _BITS
+        is_known = told.says(check.taken_out) or any(_is_said(check.taken_out, json.loads(one)) for one in literals)
+        return 0 if len(words) < _SHORTEST or is_known else _BITS
     if json.dumps(value) in literals:
         return 0
-    return sum(0 if leaf in _FEW else _BITS_OF_SHORT if len(leaf) <= _SHORT else _BITS for leaf in set(map(json.dumps, _leaves(value))))
+    leaves = {json.dumps(leaf) for leaf in _leaves(value) if not told.tells(leaf)}
+    return sum(0 if leaf in _FEW else _BITS_OF_SHORT if len(leaf) <= _SHORT else _BITS for leaf in leaves)
 
 
 def _leaves(value: Any) -> Iterator[Any]:

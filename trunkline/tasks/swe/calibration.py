@@ -30,7 +30,8 @@ from trunkline.tasks.swe.perturb import Probe, candidate_probes
 from trunkline.tasks.swe.place import VerdictPlace, oracle_changes
 from trunkline.tasks.swe.run_tests import run_sheet
 from trunkline.tasks.swe.sheets import Expected, Sheet, function_of, make_sheets, masked, plain_sheet, probe_sheet, split_test
-from trunkline.tasks.swe.task import CodeTask, judged_sources, task_digest
+from trunkline.tasks.swe.task import CodeTask, judged_sources, task_digest, visible_sources
+from trunkline.tasks.swe.told import Told, shows_true_value, stands_in_workspace
 from trunkline.tasks.swe.tree import lay_tree
 from trunkline.types import FileChange
 
@@ -58,7 +59,7 @@ class Calibration(BaseModel):
     seen: dict[str, tuple[str, ...]] = Field(
         default_factory=dict, description="What tests without their expectations see with the solution (blind_tests.py); {}: not asked."
     )
-    blind: tuple[str, ...] = Field((), description="Functions that must turn and see what nobody knows without the solution.")
+    blind: tuple[str, ...] = Field((), description="Functions that must turn and see what is neither known nor told.")
     num_heldout: int = Field(0, description="Held-out calls that were observed; 0: the task has none.")
     num_heldout_differing: int = Field(0, description="Of these, calls that the pristine workspace answers otherwise than the solution.")
     notes: tuple[str, ...] = Field((), description="What of its tests could not be hidden or copied, and what of the solution is dropped.")
@@ -105,6 +106,8 @@ class _Calibrating:
     notes: dict[str, None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.told = Told(self.task.instruction)
+        self.visible = visible_sources(self.task)
         # The same task is calibrated the same way; what a verdict draws is drawn anew.
         self.rng = random.Random(task_digest(self.task.folder))
 
@@ -215,9 +218,10 @@ class _Calibrating:
         for test in sorted(self.fail_to_pass & once.seen.keys() & once.passed & again.passed):
             if not differences(files, {test: once.seen[test]}, again):
                 self.seen[test] = once.seen[test]
-                path = test.partition("::")[0]
-                if hides_answers(files[path], once.seen[test], before.seen.get(test, ())):
-                    self.blind.add(function_of(test))
+                path, function = test.partition("::")[0], function_of(test)
+                hides = hides_answers(files[path], once.seen[test], before.seen.get(test, ()), self.told)
+                if hides and not stands_in_workspace(function, self.sources, self.visible):
+                    self.blind.add(function)
 
     def result(self) -> Calibration:
         """What was found."""
@@ -226,7 +230,7 @@ class _Calibrating:
             pass_to_pass=tuple(sorted(self.pass_to_pass)),
             quarantined=dict(sorted(self.quarantined.items())),
             probes=tuple(usable(self.probes)),
-            unprobed=tuple(sorted({function_of(test) for test in self.fail_to_pass} - masked(self.sources, self.probes))),
+            unprobed=tuple(sorted({function_of(test) for test in self.fail_to_pass} - self._masked())),
             num_candidates=self.num_candidates,
             seen=self.seen,
             blind=tuple(sorted(self.blind)),
@@ -234,6 +238,18 @@ class _Calibrating:
             num_heldout_differing=self.num_heldout_differing,
             notes=tuple(self.notes),
         )
+
+    def _masked(self) -> set[str]:
+        """Functions among whose copies nothing that an agent has tells the true one."""
+        dealt: dict[str, list[Probe]] = {name: [] for name in masked(self.sources, self.probes)}
+        for probe in usable(self.probes):
+            dealt.get(probe.function, []).append(probe)
+        return {
+            name
+            for name, probes in dealt.items()
+            if not shows_true_value(probes, self.sources[name.partition("::")[0]], self.told)
+            and not stands_in_workspace(name, self.sources, self.visible)
+        }
 
     async def _run(self, sheet: Sheet, tree: Path, *, patience: float = 1.0) -> TestRun:
         settings = self.task.settings

@@ -7,6 +7,7 @@ A task is a Harbor directory whose metadata has a table [metadata.trunkline]:
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
@@ -131,6 +132,15 @@ def judged_sources(task: CodeTask) -> dict[str, str]:
         return {path: found[path].read_text("utf-8") for path in sorted(wanted)}
     except UnicodeDecodeError as error:
         raise TaskError(f"{task.folder}: a test file is not UTF-8 ({error}); save it as UTF-8") from None
+
+
+def visible_sources(task: CodeTask) -> dict[str, str]:
+    """Those of the judged files that the agent has, as it has them: path in the workspace to text. One that is not UTF-8 is passed over."""
+    found: dict[str, str] = {}
+    for path in judged_sources(task):
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            found[path] = (task.workspace / path).read_text("utf-8")
+    return found
 
 
 def is_test_module(path: str) -> bool:
