@@ -112,6 +112,22 @@ def test_an_exception_that_the_test_itself_raises_is_not_asked_for(tmp_path):
     assert gaps(of(tmp_path, f"{STOCK}\nx = 1\n", test)) == set()
 
 
+def test_an_exception_that_the_test_file_defines_is_not_asked_for(tmp_path):
+    test = (
+        "class Stop(Exception):\n    pass\n\n\nclass Full(dict):\n    def __missing__(self, name):\n        raise Stop\n\n\n"
+        "def test_it():\n    with pytest.raises(Stop):\n        take(Full(), 'nut', 1)\n"
+    )
+    assert gaps(of(tmp_path, f"{STOCK}# faster\n", test)) == set()
+
+
+def test_what_is_called_like_something_that_the_test_makes_itself_is_not_asked_for(tmp_path):
+    test = (
+        "import parts.stock\n\n\ndef test_it():\n    class Shelf:\n        name = parts.stock.take\n\n    assert Shelf()\n\n\n"
+        "class Shelf:\n    def test_other(self):\n        assert parts.stock.refill()\n"
+    )
+    assert gaps(of(tmp_path, f"{STOCK}\n\ndef refill():\n    return 1\n", test)) == set()
+
+
 def test_a_text_of_the_solution_that_tests_compare_with_must_be_said(tmp_path):
     after = STOCK.replace("return left", 'return f"{left} parts are left over"')
     draft = of(tmp_path, after, 'def test_it():\n    assert take({"a": 3}, "a", 1) == "2 parts are left over"\n')

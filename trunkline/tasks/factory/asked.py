@@ -58,8 +58,9 @@ def uses_of(source: str, functions: Collection[str]) -> Uses | None:
             uses.imports |= set(_imported(node))
     nodes = needed(tree, functions)
     own = _own_names(tree) - {found for _, found in uses.imports}
+    classes = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
     for node in nodes:
-        _Walk(uses, own).visit(node)
+        _Walk(uses, own, classes).visit(node)
     return uses
 
 
@@ -128,8 +129,29 @@ def _is_automatic(node: ast.stmt) -> bool:
 
 
 def _loaded(node: ast.AST) -> set[str]:
-    names = {found.id for found in ast.walk(node) if isinstance(found, ast.Name) and isinstance(found.ctx, ast.Load)}
-    return names | {found.arg for found in ast.walk(node) if isinstance(found, ast.arg)}
+    """Names that it uses, and parameters, which may be fixtures; not what a function binds itself."""
+    parts = list(ast.iter_child_nodes(node))
+    found = set().union(*map(_loaded, parts))
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        inside = set().union(*map(_loaded, node.body))
+        around = set().union(*(_loaded(part) for part in parts if part not in node.body))
+        found = (inside - _bound_by(node.body)) | around
+    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+        found.add(node.id)
+    elif isinstance(node, ast.arg):
+        found.add(node.arg)
+    return found
+
+
+def _bound_by(body: Collection[ast.AST]) -> set[str]:
+    """Names that these statements of one function give a meaning."""
+    found: set[str] = set()
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        else:
+            found |= {node.id} if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) else _bound_by([*ast.iter_child_nodes(node)])
+    return found
 
 
 def _imported(node: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, str]]:
@@ -154,9 +176,10 @@ def _own_names(tree: ast.Module) -> set[str]:
 
 
 class _Walk(ast.NodeVisitor):
-    def __init__(self, uses: Uses, own: Collection[str]) -> None:
+    def __init__(self, uses: Uses, own: Collection[str], classes: Collection[str]) -> None:
         self.uses = uses
         self.own = own
+        self.classes = classes
 
     def visit_Name(self, node: ast.Name) -> None:
         if isinstance(node.ctx, ast.Load) and node.id not in self.own:
@@ -205,7 +228,7 @@ class _Walk(ast.NodeVisitor):
     def _expect(self, call: ast.Call, body: str) -> None:
         message = _message(call)
         expected = Expected(ast.unparse(call.args[0]), "" if "\n" in body or len(body) > _LONG else body, message)
-        is_raised_by_test = "raise " in body and (message is None or message in body)
+        is_raised_by_test = expected.exception in self.classes or ("raise " in body and (message is None or message in body))
         if expected not in self.uses.expected and not is_raised_by_test:
             self.uses.expected.append(expected)
 
