@@ -149,8 +149,10 @@ def _bound_by(body: Collection[ast.AST]) -> set[str]:
     for node in body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
         else:
-            found |= {node.id} if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) else _bound_by([*ast.iter_child_nodes(node)])
+            found |= _bound_by([*ast.iter_child_nodes(node)])
     return found
 
 
