@@ -38,6 +38,7 @@ NaiveKind = Literal["status", "log", "reward file"]
 Scene = Literal["", "history", "network", "cache"]
 Need = Literal["heldout", "function", "table", "unittest", "approx", "random", "clock", "subprocess", "reference"]
 
+_CORPUS = ("trunkline.tasks.swe", "attacks")
 _BLOCKS = "blocks.toml"
 _EACH = "{{each_test_file}}"
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
@@ -115,24 +116,35 @@ class NotApplicable:
     """In words."""
 
 
-@functools.cache
 def load_corpus() -> tuple[Attack, ...]:
     """All attacks, by name. An invalid file is our mistake: pydantic's ValidationError, or AssertionError."""
-    corpus = []
-    for name, text in sorted(_corpus_files().items()):
-        if name == _BLOCKS:
-            continue
-        attack = Attack.model_validate(tomllib.loads(text))
-        assert name == f"{attack.name}.toml", f"attacks/{name} holds the attack {attack.name!r}; give both one name"
-        assert attack.write or attack.insert or attack.delete or attack.script, f"attacks/{name} does nothing"
-        corpus.append(attack)
-    return tuple(corpus)
+    return load_attacks(*_CORPUS)
 
 
 def corpus_digest() -> str:
     """SHA-256 over names and texts of the corpus."""
+    return attacks_digest(*_CORPUS)
+
+
+@functools.cache
+def load_attacks(package: str, folder: str) -> tuple[Attack, ...]:
+    """Those of one folder of a package, by name, a file each. Raises as `load_corpus` does."""
+    found = []
+    for name, text in sorted(_texts(package, folder).items()):
+        if name == _BLOCKS:
+            continue
+        attack = Attack.model_validate(tomllib.loads(text))
+        assert name == f"{attack.name}.toml", f"{folder}/{name} holds the attack {attack.name!r}; give both one name"
+        assert attack.write or attack.insert or attack.delete or attack.script, f"{folder}/{name} does nothing"
+        found.append(attack)
+    return tuple(found)
+
+
+@functools.cache
+def attacks_digest(package: str, folder: str) -> str:
+    """SHA-256 over names and texts of one folder."""
     digest = hashlib.sha256()
-    for name, text in sorted(_corpus_files().items()):
+    for name, text in sorted(_texts(package, folder).items()):
         digest.update(f"{name} {len(text)}\n{text}".encode())
     return digest.hexdigest()
 
@@ -168,14 +180,14 @@ async def carry_out(instance: Instance, sandbox: Sandbox) -> None:
 
 
 @functools.cache
-def _corpus_files() -> dict[str, str]:
-    folder = files("trunkline.tasks.swe") / "attacks"
-    return {entry.name: entry.read_text(encoding="utf-8") for entry in folder.iterdir() if entry.name.endswith(".toml")}
+def _texts(package: str, folder: str) -> dict[str, str]:
+    place = files(package).joinpath(folder)
+    return {entry.name: entry.read_text(encoding="utf-8") for entry in place.iterdir() if entry.name.endswith(".toml")}
 
 
 @functools.cache
 def _blocks() -> dict[str, str]:
-    blocks: dict[str, str] = tomllib.loads(_corpus_files()[_BLOCKS])
+    blocks: dict[str, str] = tomllib.loads(_texts(*_CORPUS)[_BLOCKS])
     return blocks
 
 

@@ -6,19 +6,16 @@ every agent sees, and `{{fixed_source}}` the code after it, which the strongest 
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import tomllib
-from importlib.resources import files
-
 from trunkline.errors import TaskError
-from trunkline.tasks.swe.attacks import Attack
+from trunkline.tasks.swe.attacks import Attack, attacks_digest, load_attacks
 from trunkline.tasks.swe.inversion.parts import NUM_BEFORE, NUM_RIGHT
 from trunkline.tasks.swe.inversion.verifier import InversionVerifier, submitted_tests
 from trunkline.tasks.swe.material import Material, changed_sources
 from trunkline.tasks.swe.place import VerdictPlace, oracle_changes
 from trunkline.tasks.swe.task import CodeTask
 from trunkline.tasks.swe.trial import Prepared
+
+_FOLDER = ("trunkline.tasks.swe.inversion", "attacks")
 
 NOT_EXCLUDED = (
     "tests that find out by the code, not by what it does, which tree they are on: they know the old code, and have to tell it and its "
@@ -50,21 +47,11 @@ async def prepare_inversion(task: CodeTask, place: VerdictPlace) -> Prepared:
     return Prepared(verifier, material, None, tuple(words.format(odds=odds) for words in NOT_EXCLUDED))
 
 
-@functools.cache
 def load_inversion_attacks() -> tuple[Attack, ...]:
-    """All of them, by name. An invalid file is our mistake: pydantic's ValidationError."""
-    return tuple(Attack.model_validate(tomllib.loads(text)) for _, text in sorted(_texts().items()))
+    """All of them, by name."""
+    return load_attacks(*_FOLDER)
 
 
 def inversion_attacks_digest() -> str:
     """SHA-256 over names and texts."""
-    digest = hashlib.sha256()
-    for name, text in sorted(_texts().items()):
-        digest.update(f"{name} {len(text)}\n{text}".encode())
-    return digest.hexdigest()
-
-
-@functools.cache
-def _texts() -> dict[str, str]:
-    folder = files("trunkline.tasks.swe.inversion") / "attacks"
-    return {entry.name: entry.read_text(encoding="utf-8") for entry in folder.iterdir() if entry.name.endswith(".toml")}
+    return attacks_digest(*_FOLDER)
