@@ -21,6 +21,7 @@ from trunkline.errors import ConfigError, TrunklineError
 from trunkline.metrics.console import ProgressView
 from trunkline.run.agent import agent_app
 from trunkline.run.bench import bench_app
+from trunkline.run.cache import cache_app
 from trunkline.run.conformance import conformance
 from trunkline.run.model import model_app
 from trunkline.run.recipe import dump_recipe, load_recipe
@@ -31,6 +32,7 @@ app.add_typer(model_app, name="model")
 app.add_typer(bench_app, name="bench")
 app.add_typer(agent_app, name="agent")
 app.add_typer(tasks_app, name="tasks")
+app.add_typer(cache_app, name="cache")
 _out = Console()
 _err = Console(stderr=True)
 

@@ -9,6 +9,7 @@ Nothing else of the project itself is in it. Locks with the same packages share 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import shlex
@@ -72,6 +73,9 @@ async def install(lock: PythonLock, sandboxes: SealedSandboxes) -> Installed:
     project = home / f"project-{hashlib.sha256(repr(sorted(metadata.items())).encode()).hexdigest()}"
     if not await asyncio.to_thread(project.is_dir):
         await asyncio.to_thread(_land, project, metadata)
+    for used in (packages, project):  # `trunkline cache clean --unused-days` goes by this
+        with contextlib.suppress(OSError):
+            os.utime(used)
     return Installed(interpreter, packages, project, lock)
 
 
