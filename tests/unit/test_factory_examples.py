@@ -37,6 +37,15 @@ def test_an_expected_exception_is_shown():
     assert found == ["from parts.stock import take\nwith pytest.raises(KeyError):\n    take({}, 'a', 1)"]
 
 
+def test_a_helper_of_the_file_is_shown_if_it_is_short_and_left_out_if_not():
+    helper = "class Full(dict):\n    size = 3\n"
+    test = "def test_it():\n    assert take(Full(), 'a', 1) == 0\n"
+    claim = "assert take(Full(), 'a', 1) == 0"
+    assert shown(f"{helper}\n\n{test}") == [f"from parts.stock import take\n{helper}{claim}"]
+    long = helper + "".join(f"    size_{number} = 3\n" for number in range(30))
+    assert shown(f"{long}\n\n{test}") == [f"from parts.stock import take\n{claim}"]
+
+
 def test_claims_of_unittest_become_asserts():
     test = "class TestIt:\n    def test_it(self):\n        self.assertEqual(take({'a': 1}, 'a', 1), 0)\n"
     assert shown(test, functions=("TestIt::test_it",)) == ["from parts.stock import take\nassert take({'a': 1}, 'a', 1) == 0"]

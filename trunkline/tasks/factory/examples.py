@@ -16,6 +16,7 @@ from trunkline.tasks.factory.definitions import parsed
 from trunkline.tasks.swe.sites import last_name
 
 _MOST_LINES = 14
+_MOST_LINES_OF_HELPERS = 10
 _MOST_CHARACTERS = 700
 _MOST_WHOLE = 1500
 """Of a whole function, shown if no part of any can be."""
@@ -97,10 +98,18 @@ def _example(function: _Function, page: _Page) -> str | None:
         else:
             continue
         whole = [*(table for table in tables if _bound(table) & used), *sliced]
-        parts = [*_imports(whole, page.tree), *_constants(whole, page.tree), *(_plain(node) for node in whole)]
-        shown = "\n".join(parts)
-        if not used & unbound and shown.count("\n") < _MOST_LINES and len(shown) <= _MOST_CHARACTERS:
-            return shown
+        for helpers in (_helpers(whole, page.tree), []):  # better without than not at all
+            most_lines = _MOST_LINES + (_MOST_LINES_OF_HELPERS if helpers else 0)
+            known = [*helpers, *whole]
+            parts = [
+                *_imports(known, page.tree),
+                *_constants(known, page.tree),
+                *map(ast.unparse, helpers),
+                *(_plain(node) for node in whole),
+            ]
+            shown = "\n".join(parts)
+            if not used & unbound and shown.count("\n") < most_lines and len(shown) <= _MOST_CHARACTERS:
+                return shown
     return None
 
 
@@ -236,6 +245,18 @@ def _constants(shown: Sequence[ast.stmt], tree: ast.Module) -> list[str]:
         ast.unparse(node)
         for node in needed(tree, sorted(wanted))
         if isinstance(node, ast.Assign) and not wanted.isdisjoint(_bound(node)) and len(ast.unparse(node)) < 200
+    ]
+
+
+def _helpers(shown: Sequence[ast.stmt], tree: ast.Module) -> list[ast.stmt]:
+    """Functions and classes of the module that are used, fixtures and tests excepted."""
+    wanted = set().union(*(_loaded(node) for node in shown))
+    return [
+        node
+        for node in needed(tree, sorted(wanted))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        and not node.decorator_list
+        and not node.name.casefold().startswith("test")
     ]
 
 
