@@ -11,7 +11,7 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
-PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -qq -c constraints.txt
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -qq --no-compile -c constraints.txt
 CI_TESTS := tests/unit tests/parity tests/integration
 
 .DEFAULT_GOAL := help
@@ -49,7 +49,8 @@ budgets: $(STAMP)
 types: $(STAMP)
 	@$(BIN)/python -m mypy
 
-# The stamp is touched last: an interrupted set-up is taken up again, and a broken venv is made anew.
+# The stamp is touched last: an interrupted set-up is taken up again, and a broken venv is made anew. pip would compile on one core;
+# compileall takes all, and ends with 1 for a package's templates and odd files, as pip leaves them, too.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "Trunkline needs Python 3.11 or newer, but PYTHON=$(PYTHON) is $$($(PYTHON) --version 2>&1); try: make PYTHON=python3.12" >&2; exit 1; }
@@ -58,6 +59,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
 	@echo "installing Trunkline and its tools"
 	@$(PIP) -e '.[dev]'
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	@touch $(STAMP)
 
 # Back to a fresh clone, except for runs/.

@@ -1,8 +1,9 @@
-"""A registry of small npm packages on this host, and projects that use them. Owns no expectation."""
+"""A registry of small npm packages on this host, projects that use them, and drafts of tasks. Owns no expectation."""
 
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import gzip
 import hashlib
 import io
@@ -17,6 +18,13 @@ from typing import Any
 
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+
+from trunkline.tasks.factory.candidate import Candidate
+from trunkline.tasks.factory.draft import Draft, Tested
+from trunkline.tasks.factory.language import Environment
+from trunkline.types import FileChange
+
+DATE = dt.datetime(2023, 2, 3, tzinfo=dt.UTC)
 
 
 def archive_of(files: Mapping[str, str]) -> bytes:
@@ -84,3 +92,23 @@ def lay(folder: Path, manifest: Mapping[str, Any], files: Mapping[str, str]) -> 
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(textwrap.dedent(text))
     return folder
+
+
+def draft_of(tree: Path, environment: Environment, tested: Tested, *, source: Mapping[str, str], tests: Mapping[str, str]) -> Draft:
+    """A bug fix of a project: `source` mends what `tests` show."""
+    return Draft(
+        name="sums-fix",
+        kind="bug",
+        candidate=Candidate("sums-1", "npm/sums", "1.0.0", "1.0.1", DATE),
+        workspace=tree,
+        solution=_changes(source),
+        hidden_tests=_changes(tests),
+        test_files=tuple(tests),
+        tested=tested,
+        environment=environment,
+        instruction="add(2, 3) is -1 and should be 5.",
+    )
+
+
+def _changes(files: Mapping[str, str]) -> tuple[FileChange, ...]:
+    return tuple(FileChange(path, "file", 0o644, textwrap.dedent(text).encode()) for path, text in files.items())

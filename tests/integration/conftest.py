@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.seen_runs import HEALTHY, train
 from tests.made_once import made_once
 from trunkline.sandbox.config import SandboxConfig
 from trunkline.sandbox.isolated import IsolatedSandbox, IsolatedSandboxes
@@ -35,5 +34,7 @@ async def box(sandboxes: IsolatedSandboxes) -> AsyncIterator[IsolatedSandbox]:
 @pytest.fixture(scope="session")
 def healthy_run(trunkline_home: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A short training that went well, for all who look at one and leave it as it is; its cold start earns about .5."""
+    from tests.integration.seen_runs import HEALTHY, train  # seconds of imports that tests of sandboxes do without
+
     pytest.importorskip("tensorboardX")
     return made_once(tmp_path_factory, "healthy-run", lambda folder: train(folder, *HEALTHY))

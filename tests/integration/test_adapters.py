@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.in_process import trunkline
 from tests.scripted_scene import WORD, OneTask, in_turn, installed_or_skipped, says, work
 from trunkline.agents.adapter import find_adapter, load_adapter
 from trunkline.agents.installation import RECEIPT, install, installation_folder, installed_folder, is_installed
@@ -181,11 +181,11 @@ def test_without_npm_it_is_said_what_to_install(index, monkeypatch):
         quietly(find_adapter("codex"))
 
 
-def test_list_and_show_say_what_is_there(index):
-    run = [sys.executable, "-m", "trunkline.run.cli", "agent"]
-    listed = subprocess.run([*run, "list"], capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "200"}).stdout
+def test_list_and_show_say_what_is_there(index, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    listed = trunkline("agent", "list").stdout
     assert "claude-code" in listed and "messages" in listed
-    shown = subprocess.run([*run, "show", "codex"], capture_output=True, text=True, check=True).stdout
+    shown = trunkline("agent", "show", "codex").stdout
     assert 'wire = "responses"' in shown and "not installed; goes to" in shown
 
 

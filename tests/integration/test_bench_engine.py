@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +22,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With the files of one run."""
     folder = tmp_path_factory.mktemp("bench")
-    command = [sys.executable, "-m", "trunkline.run.cli", "bench", "engine", "--quick"]
-    ran = subprocess.run(
-        [*command, "--json", str(folder / "r.json"), "--plot", str(folder / "r.png")], capture_output=True, text=True, check=False
-    )
-    assert ran.returncode == 0, ran.stderr
+    trunkline("bench", "engine", "--quick", "--json", str(folder / "r.json"), "--plot", str(folder / "r.png"))
     return folder
 
 

@@ -49,8 +49,10 @@ from trunkline.trainer.batch import DemonstrationBatch
 from trunkline.trainer.config import OptimizerConfig, PhaseConfig
 from trunkline.trainer.samples import samples_from_groups
 from trunkline.trainer.step import Learner
-from trunkline.types import Episode, Group, PolicyVersion
+from trunkline.types import Episode, Group, PolicyVersion, TrainSample
 from trunkline.weights.files import publish
+
+pytestmark = pytest.mark.anyio
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "examples" / "openai_agent.py"
@@ -168,44 +170,58 @@ async def groups_with_gradient(bench: Bench, loop: Agent) -> list[list[EpisodeSp
     return list(chosen.values())
 
 
-async def check_same_samples(bench: Bench, agents: Mapping[str, Agent], *, groups_each: int) -> list[Group]:
-    """Plays groups by our loop and some of them by each agent, in turn; the groups as the last agent played them."""
-    planned = await groups_with_gradient(bench, ToolLoop(None, LoopSettings(MAX_CALLS)))
-    ours = [(await bench.play(ToolLoop(None, LoopSettings(MAX_CALLS)), [specs]))[0] for specs in planned]
-    expected = [samples_from_groups([group], baseline="leave_one_out") for group in ours]
-    assert {group.task.kind for group in ours} == {"one_hop.area", "two_hop.pair"}
-    assert all(sum(num_calls_by_turn(group)) >= GROUP_SIZE for group in ours)
-    assert sum(map(len, expected)) > 2 * len(planned), "conversations of several turns, with right and with wrong answers"
+@dataclass(frozen=True)
+class Ours:
+    """What our loop made of groups that have a gradient."""
+
+    specs: list[list[EpisodeSpec]]
+    """Of each group."""
+    samples: list[tuple[TrainSample, ...]]
+    """Of each group, for training."""
+
+
+@pytest.fixture(scope="module")
+async def bench(anyio_backend: object, policy: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
+    async with running(policy, tmp_path_factory.mktemp("clients")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+async def ours(bench: Bench) -> Ours:
+    loop = ToolLoop(None, LoopSettings(MAX_CALLS))
+    planned = await groups_with_gradient(bench, loop)
+    groups = [(await bench.play(loop, [specs]))[0] for specs in planned]
+    samples = [samples_from_groups([group], baseline="leave_one_out") for group in groups]
+    assert {group.task.kind for group in groups} == {"one_hop.area", "two_hop.pair"}
+    assert all(sum(num_calls_by_turn(group)) >= GROUP_SIZE for group in groups)
+    assert sum(map(len, samples)) > 2 * len(planned), "conversations of several turns, with right and with wrong answers"
+    return Ours(planned, samples)
+
+
+async def check_same_samples(bench: Bench, ours: Ours, agents: Mapping[str, Agent], *, groups_each: int) -> list[Group]:
+    """Plays some of the groups by each agent, in turn; the groups as the last agent played them."""
     theirs: list[Group] = []
     for number, (name, agent) in enumerate(agents.items()):
-        places = [(number + step) % len(planned) for step in range(groups_each)]
-        theirs = [(await bench.play(agent, [planned[place]]))[0] for place in places]
+        places = [(number + step) % len(ours.specs) for step in range(groups_each)]
+        theirs = [(await bench.play(agent, [ours.specs[place]]))[0] for place in places]
         assert not [episode.failure for group in theirs for episode in group.episodes if episode.failure]
         for place, group in zip(places, theirs, strict=True):
-            assert samples_from_groups([group], baseline="leave_one_out") == expected[place], name
+            assert samples_from_groups([group], baseline="leave_one_out") == ours.samples[place], name
     return theirs
 
 
-def test_the_sdk_in_all_its_ways_gives_the_samples_of_our_loop(policy: Path, tmp_path: Path) -> None:
-    async def main() -> None:
-        async with running(policy, tmp_path) as bench:
-            agents = {str(options): UnsafeCommandAgent((sys.executable, str(SCRIPT), *options)) for options in CLIENTS}
-            await check_same_samples(bench, agents, groups_each=1)
-
-    asyncio.run(main())
+async def test_the_sdk_in_all_its_ways_gives_the_samples_of_our_loop(bench: Bench, ours: Ours) -> None:
+    agents = {str(options): UnsafeCommandAgent((sys.executable, str(SCRIPT), *options)) for options in CLIENTS}
+    await check_same_samples(bench, ours, agents, groups_each=1)
 
 
-def test_the_sdk_and_our_loop_in_sandboxes_without_network_give_the_samples_of_our_loop(policy: Path, tmp_path: Path) -> None:
-    async def main() -> None:
-        package = ROOT / "trunkline"
-        async with running(policy, tmp_path) as bench, IsolatedSandboxes.open(SandboxConfig(), toolchain=[SCRIPT, package]) as sandboxes:
-            empty = await sandboxes.prepare(None)
-            commands = {"loop": loop_command(LoopSettings(MAX_CALLS)), "SDK": (sys.executable, str(SCRIPT), "--stream")}
-            agents = {name: CommandAgent(PlainCommand(command), sandboxes, empty, gateway=bench.door) for name, command in commands.items()}
-            groups = await check_same_samples(bench, agents, groups_each=2)
-        (episode, *_) = [episode for group in groups for episode in group.episodes if num_calls_by_turn(group)]
-        acts = [act.op for act in episode.acts]
-        assert acts[-4:] == ["create", "write", "run", "destroy"] and set(acts[:-4]) <= {"tool"}
-        assert any(act.op == "tool" for group in groups for one in group.episodes for act in one.acts)
-
-    asyncio.run(main())
+async def test_the_sdk_and_our_loop_in_sandboxes_without_network_give_the_samples_of_our_loop(bench: Bench, ours: Ours) -> None:
+    async with IsolatedSandboxes.open(SandboxConfig(), toolchain=[SCRIPT, ROOT / "trunkline"]) as sandboxes:
+        empty = await sandboxes.prepare(None)
+        commands = {"loop": loop_command(LoopSettings(MAX_CALLS)), "SDK": (sys.executable, str(SCRIPT), "--stream")}
+        agents = {name: CommandAgent(PlainCommand(command), sandboxes, empty, gateway=bench.door) for name, command in commands.items()}
+        groups = await check_same_samples(bench, ours, agents, groups_each=2)
+    (episode, *_) = [episode for group in groups for episode in group.episodes if num_calls_by_turn(group)]
+    acts = [act.op for act in episode.acts]
+    assert acts[-4:] == ["create", "write", "run", "destroy"] and set(acts[:-4]) <= {"tool"}
+    assert any(act.op == "tool" for group in groups for one in group.episodes for act in one.acts)

@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,30 +88,49 @@ def num_branches(episode: Episode) -> int:
     return sum(one.parent_id is None for one in episode.completions)
 
 
-def test_every_context_is_made_again_to_the_token_and_a_sandbox_changes_nothing(policy: Path, tmp_path: Path) -> None:
-    async def main() -> dict[str, list[Group]]:
-        played: dict[str, list[Group]] = {}
-        package = ROOT / "trunkline"
-        async with running(policy, tmp_path) as bench, IsolatedSandboxes.open(SandboxConfig(), toolchain=[package]) as sandboxes:
+@dataclass(frozen=True)
+class Played:
+    """The same attempts by one method."""
+
+    here: list[Group]
+    """In this process."""
+    boxed: list[Group]
+    """The first of them in sandboxes."""
+
+    @property
+    def episodes(self) -> list[Episode]:
+        return [episode for group in self.here for episode in group.episodes]
+
+
+@pytest.fixture(scope="module")
+def played(policy: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Played]:
+    """By each method, all over one engine."""
+
+    async def main() -> dict[str, Played]:
+        found: dict[str, Played] = {}
+        folder, package = tmp_path_factory.mktemp("methods"), ROOT / "trunkline"
+        async with running(policy, folder) as bench, IsolatedSandboxes.open(SandboxConfig(), toolchain=[package]) as sandboxes:
             empty = await sandboxes.prepare(None)
             for name, context in METHODS.items():
                 settings = LoopSettings(MAX_CALLS, context)
-                played[name] = await bench.play(ToolLoop(None, settings), specs_of(NUM_GROUPS))
+                here = await bench.play(ToolLoop(None, settings), specs_of(NUM_GROUPS))
                 boxed = CommandAgent(PlainCommand(loop_command(settings)), sandboxes, empty, gateway=bench.door)
-                here, in_sandbox = played[name][:NUM_BOXED], await bench.play(boxed, specs_of(NUM_BOXED))
-                assert calls_of(in_sandbox) == calls_of(here), name
-                # The tiny format cannot write a summary that holds its own marks as text: then both fail, at the same call.
-                assert statuses(in_sandbox) == statuses(here), name
-                assert name == "summary" or "failed" not in statuses(in_sandbox), name
-        return played
+                found[name] = Played(here, await bench.play(boxed, specs_of(NUM_BOXED)))
+        return found
 
-    played = asyncio.run(main())
+    return asyncio.run(main())
+
+
+def test_every_context_is_made_again_to_the_token_and_a_sandbox_changes_nothing(policy: Path, played: dict[str, Played]) -> None:
     renderer = MarkupRenderer(Tokenizer.load(policy), TINY)
-    for name, groups in played.items():
-        episodes = [episode for group in groups for episode in group.episodes]
-        check_rebuilt(episodes, LoopSettings(MAX_CALLS, METHODS[name]), renderer)
-        assert (max(map(num_branches, episodes)) > 1) == (name != "keep_all"), name
-    assert "finished" in statuses(played["summary"]), "conversations go on from a summary, and end"
+    for name, one in played.items():
+        assert calls_of(one.boxed) == calls_of(one.here[:NUM_BOXED]), name
+        # The tiny format cannot write a summary that holds its own marks as text: then both fail, at the same call.
+        assert statuses(one.boxed) == statuses(one.here[:NUM_BOXED]), name
+        assert name == "summary" or "failed" not in statuses(one.boxed), name
+        check_rebuilt(one.episodes, LoopSettings(MAX_CALLS, METHODS[name]), renderer)
+        assert (max(map(num_branches, one.episodes)) > 1) == (name != "keep_all"), name
+    assert "finished" in statuses(played["summary"].here), "conversations go on from a summary, and end"
 
 
 OWN_METHOD = """
@@ -145,13 +164,8 @@ def test_a_method_of_ones_own_works_in_a_sandbox_as_here(policy: Path, tmp_path:
     check_rebuilt(episodes, settings, MarkupRenderer(Tokenizer.load(policy), TINY))
 
 
-def test_another_method_or_a_changed_record_is_told_apart(policy: Path, tmp_path: Path) -> None:
-    async def main() -> list[Episode]:
-        async with running(policy, tmp_path) as bench:
-            groups = await bench.play(ToolLoop(None, LoopSettings(MAX_CALLS, METHODS["sliding_window"])), specs_of(NUM_GROUPS))
-        return [episode for group in groups for episode in group.episodes if num_branches(episode) > 1]
-
-    (episode, *_) = asyncio.run(main())
+def test_another_method_or_a_changed_record_is_told_apart(policy: Path, played: dict[str, Played]) -> None:
+    episode = next(one for one in played["sliding_window"].episodes if num_branches(one) > 1)
     renderer, tools = MarkupRenderer(Tokenizer.load(policy), TINY), TASKSET.open(TASKS[0]).tools.specs
     kept = rebuild(episode, LoopSettings(MAX_CALLS), tools, renderer)
     branch = next(place for place, one in enumerate(episode.completions) if place and one.parent_id is None)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.in_process import trunkline
 from tests.integration.doctor_runs import train_planted
 from trunkline.evals.doctor import Diagnosis, diagnose
 from trunkline.evals.finding import Finding
@@ -111,7 +112,7 @@ def test_the_command_prints_the_cause_and_ends_with_0_though_there_is_a_fault(un
 
 
 def test_json_has_every_check_with_its_number_threshold_and_remedy(untrained: Path) -> None:
-    answer = json.loads(doctor(str(untrained), "--json").stdout)
+    answer = json.loads(trunkline("doctor", str(untrained), "--json").stdout)
     assert answer["findings"][0]["check"] == "all-equal groups" and answer["findings"][0]["value"] > 0.9
     assert len(answer["findings"]) == len({found["check"] for found in answer["findings"]}) >= 20
     assert all(found["threshold"] and found["measured"] for found in answer["findings"])

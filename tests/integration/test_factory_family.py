@@ -63,6 +63,16 @@ async def test_a_function_with_too_few_faults_is_rejected(sandboxes: IsolatedSan
         await find_faults(subject("def spread(numbers, least=0):\n    return least\n"), sandboxes, sizes=Sizes())
 
 
+async def test_a_fault_that_drawn_calls_seldom_notice_is_left_out(sandboxes: IsolatedSandboxes) -> None:
+    rare = MODULE.replace("    low = ", "    if numbers == [7, 7]:\n        return 100\n    low = ")
+    shown_by = rare.replace(">>> spread([4, 4], 2)", ">>> spread([7, 7])\n    100\n    >>> spread([4, 4], 2)")
+    faults = await find_faults(subject(shown_by), sandboxes, sizes=Sizes())
+    assert any("spread([7, 7])" in test.call for test in faults.tests)
+    lines = {fault.right.strip() for fault in (*faults.train, *faults.heldout)}
+    assert "return max(high - low, least)" in lines
+    assert "return 100" not in lines
+
+
 async def test_a_function_that_never_ends_is_rejected(sandboxes: IsolatedSandboxes) -> None:
     with pytest.raises(Rejection, match="out of time"):
         await find_faults(subject("def spread(numbers, least=0):\n    while True: pass\n"), sandboxes, sizes=Sizes())

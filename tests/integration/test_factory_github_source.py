@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 import subprocess
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from trunkline.errors import ConfigError, InfraError
 from trunkline.tasks.factory.candidate import Candidate, Rejected, Rejection
 from trunkline.tasks.factory.github_api import GithubAccess
 from trunkline.tasks.factory.github_source import GithubSource, closed_issues
+from trunkline.tasks.factory.sources import github_access
 
 pytestmark = pytest.mark.anyio
 
@@ -200,6 +203,19 @@ async def test_a_new_pull_request_is_seen_by_a_second_run(github: FakeGithub, ac
     await found(access)
     merge(github, 2)
     assert [each.candidate_id for each in await found(access)] == ["abacus-pr2", "abacus-pr1"]
+
+
+async def test_what_is_waited_for_and_until_when_is_told_in_a_line(
+    github: FakeGithub, waits: Waits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GITHUB_TOKEN", raising=False)
+    told: list[str] = []
+    access = replace(github_access(told.append), base_url=github.url, sleep=waits.sleep)
+    github.faults = [lambda: web.json_response({}, status=429, headers={"Retry-After": "7"})]
+    merge(github, 7)
+    assert len(await found(access)) == 1
+    (line,) = told
+    assert re.fullmatch(r"waiting until \d\d:\d\d:\d\d for GitHub: rate limit \(set GITHUB_TOKEN for a higher one\)", line)
 
 
 @pytest.mark.parametrize("status", [403, 429])

@@ -21,7 +21,7 @@ async def heldout(sandboxes: IsolatedSandboxes, folder: Path, source: str = SOUR
     """Of a fault in `total`."""
     language = PythonLanguage(sandboxes)
     ground = await ground_at(language, write_project(folder / "tree", source, tests))
-    found = await inject(language, ground, folder=folder / "made", rng=random.Random(0), wanted=Injecting(limit=4))
+    found = await inject(language, ground, folder=folder / "made", rng=random.Random(0), wanted=Injecting(limit=2))
     draft = next(one for one in found if one.facts["function"] == "total")
     assert isinstance(draft.environment, PythonBuilt)
     return await heldout_of(draft, VerdictPlace(sandboxes, draft.environment.python))

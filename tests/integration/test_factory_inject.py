@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -38,15 +38,22 @@ class Scene:
         return await inject(self.language, self.ground, folder=where, rng=random.Random(seed), wanted=wanted, on_try=self.tried.append)
 
 
-@pytest.fixture
-async def scene(sandboxes: IsolatedSandboxes, tmp_path: Path) -> Scene:
-    language, made = PythonLanguage(sandboxes), tmp_path / "made"
+@pytest.fixture(scope="module")
+async def scene(sandboxes: IsolatedSandboxes, tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    folder = tmp_path_factory.mktemp("scene")
+    language, made = PythonLanguage(sandboxes), folder / "made"
     made.mkdir()
-    return Scene(language, await ground_at(language, write_project(tmp_path / "tree")), made)
+    return Scene(language, await ground_at(language, write_project(folder / "tree")), made)
 
 
-async def test_fault_breaks_tests_that_the_solution_repairs(scene: Scene, tmp_path: Path) -> None:
-    for number, draft in enumerate(await scene.made(Injecting(limit=2))):
+@pytest.fixture(scope="module")
+async def drafts(scene: Scene) -> list[Draft]:
+    """Two, for all who look at some and leave them as they are."""
+    return await scene.made(Injecting(limit=2, tells="file"))
+
+
+async def test_fault_breaks_tests_that_the_solution_repairs(scene: Scene, drafts: list[Draft], tmp_path: Path) -> None:
+    for number, draft in enumerate(drafts):
         before, after = tmp_path / f"before-{number}", tmp_path / f"after-{number}"
         lay_tree(before, pristine=draft.workspace, changes=draft.hidden_tests)
         lay_tree(after, pristine=before, changes=draft.solution)
@@ -57,8 +64,8 @@ async def test_fault_breaks_tests_that_the_solution_repairs(scene: Scene, tmp_pa
     assert number == 1
 
 
-async def test_broken_tests_leave_the_workspace_and_the_rest_of_it_passes(scene: Scene) -> None:
-    (draft,) = await scene.made(Injecting(limit=1))
+async def test_broken_tests_leave_the_workspace_and_the_rest_of_it_passes(scene: Scene, drafts: list[Draft]) -> None:
+    draft = drafts[0]
     left = await scene.language.run(draft.environment, (draft.workspace,), draft.test_files, timeout_s=60)
     assert left.outcomes and left.passed == set(left.outcomes)
     assert not left.passed & set(draft.tested.fail_to_pass)
@@ -71,8 +78,8 @@ async def test_broken_tests_stay_if_that_is_wanted(scene: Scene) -> None:
     assert "left out" not in draft.instruction
 
 
-async def test_statement_tells_what_fails_and_not_the_fault(scene: Scene) -> None:
-    for draft in await scene.made(Injecting(limit=2, tells="file")):
+async def test_statement_tells_what_fails_and_not_the_fault(drafts: list[Draft]) -> None:
+    for draft in drafts:
         assert "`shop.py`" in draft.instruction and "```python\nassert " in draft.instruction
         assert draft.facts["function"] not in draft.instruction.partition("```python")[0]
         wrong = (draft.workspace / "shop.py").read_text().splitlines()[int(draft.facts["line"].partition(":")[2]) - 1].strip()
@@ -97,16 +104,16 @@ async def test_faults_of_functions_that_no_test_names_are_not_tried(scene: Scene
 
 @pytest.mark.slow
 async def test_fault_that_breaks_too_much_is_no_task(scene: Scene) -> None:
-    assert await scene.made(Injecting(most_broken=0.1)) == []
-    assert "too many tests break" in scene.tried
+    anew = replace(scene, tried=[])
+    assert await anew.made(Injecting(most_broken=0.1)) == []
+    assert "too many tests break" in anew.tried
 
 
-async def test_project_whose_tests_cannot_run_gives_no_task(scene: Scene) -> None:
-    (scene.ground.tree / "tests" / "test_shop.py").write_text("def test_(:\n")
-    assert await scene.made() == []
+async def test_project_whose_tests_cannot_run_gives_no_task(scene: Scene, tmp_path: Path) -> None:
+    broken = replace(scene.ground, tree=write_project(tmp_path / "tree", tests="def test_(:\n"))
+    assert await replace(scene, ground=broken).made() == []
 
 
-async def test_ground_of_a_draft_is_the_project_after_its_change(scene: Scene, tmp_path: Path) -> None:
-    (draft,) = await scene.made(Injecting(limit=1))
-    ground = await ground_of(draft, tmp_path / "ground")
+async def test_ground_of_a_draft_is_the_project_after_its_change(drafts: list[Draft], tmp_path: Path) -> None:
+    ground = await ground_of(drafts[0], tmp_path / "ground")
     assert (ground.tree / "shop.py").read_text() == SOURCE and (ground.tree / "tests" / "test_shop.py").read_text() == TESTS

@@ -12,24 +12,23 @@ from typing import Any
 
 import pytest
 
-from tests.npm_scene import Registry, lay, open_registry
+from tests.npm_scene import DATE, Registry, draft_of, lay, open_registry
 from trunkline.errors import TaskError
 from trunkline.sandbox.isolated import IsolatedSandboxes
-from trunkline.tasks.factory.candidate import Candidate, Rejection
+from trunkline.tasks.environments.javascript.environment import JavaScriptEnvironment, environment_of
+from trunkline.tasks.environments.javascript.node import find_node
+from trunkline.tasks.environments.javascript.recipe import JavaScriptRecipe
+from trunkline.tasks.factory.candidate import Rejection
 from trunkline.tasks.factory.draft import Draft
 from trunkline.tasks.factory.draft import Tested as Outcomes
-from trunkline.tasks.factory.javascript.environment import JavaScriptEnvironment, environment_of
 from trunkline.tasks.factory.javascript.judge_files import judged
 from trunkline.tasks.factory.javascript.language import JavaScriptLanguage
-from trunkline.tasks.factory.javascript.node import find_node
-from trunkline.tasks.factory.javascript.recipe import JavaScriptRecipe
 from trunkline.tasks.factory.language import Results
 from trunkline.tasks.factory.write_task import write_task
 from trunkline.tasks.swe.script_verifier import ScriptVerifier
 from trunkline.types import FileChange, Work
 
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(shutil.which("npm") is None, reason="needs Node with npm")]
-DATE = dt.datetime(2023, 2, 3, tzinfo=dt.UTC)
 NODE_TEST = {"name": "sums", "version": "1.0.0", "type": "module", "scripts": {"test": "node --test"}}
 WRONG, RIGHT = "export const add = (a, b) => a - b;\n", "export const add = (a, b) => a + b;\n"
 TESTS = """
@@ -219,29 +218,17 @@ async def test_projects_that_cannot_be_built_are_rejected_by_cause(
     assert (caught.value.stage, caught.value.cause) == ("environment", cause)
 
 
-def draft_of(tree: Path, environment: JavaScriptEnvironment, **options: Any) -> Draft:
+def mended(tree: Path, environment: JavaScriptEnvironment) -> Draft:
     """A bug fix of `add`."""
-    hidden = FileChange("test/add.test.js", "file", 0o644, (tree / "test/add.test.js").read_bytes().replace(b"add(2, 3)", b"add(3, 2)"))
-    return Draft(
-        name="sums-fix",
-        kind="bug",
-        candidate=Candidate("sums-1", "npm/sums", "1.0.0", "1.0.1", DATE),
-        workspace=tree,
-        solution=(FileChange("src/add.js", "file", 0o644, RIGHT.encode()),),
-        hidden_tests=(hidden,),
-        test_files=("test/add.test.js",),
-        tested=Outcomes((ADDS,), (KEEPS,)),
-        environment=environment,
-        instruction="add(2, 3) is -1 and should be 5.",
-        **options,
-    )
+    tests = {"test/add.test.js": TESTS.replace("add(2, 3)", "add(3, 2)")}
+    return draft_of(tree, environment, Outcomes((ADDS,), (KEEPS,)), source={"src/add.js": RIGHT}, tests=tests)
 
 
 async def test_a_written_task_pays_its_solution_and_nothing_else(
     javascript: JavaScriptLanguage, sandboxes: IsolatedSandboxes, tmp_path: Path
 ) -> None:
     tree = lay(tmp_path / "tree", NODE_TEST, {"src/add.js": WRONG, "test/add.test.js": TESTS})
-    draft = draft_of(tree, await javascript.build(JavaScriptRecipe(), tree))
+    draft = mended(tree, await javascript.build(JavaScriptRecipe(), tree))
     folder = write_task(judged(draft), tmp_path / "tasks")
     verifier = ScriptVerifier.load(folder, sandboxes, oracle_paths=frozenset({"src/add.js"}))
     no_tests = FileChange("test/add.test.js", "file", 0o644, b"import test from 'node:test'; test('x', () => {});\n")
@@ -285,7 +272,7 @@ def test_a_project_is_spoken_if_its_runner_can_be_read(javascript: JavaScriptLan
 
 def test_judges_are_written_only_for_what_turns(tmp_path: Path) -> None:
     tree = lay(tmp_path / "tree", NODE_TEST, {"test/add.test.js": TESTS})
-    draft = draft_of(tree, JavaScriptEnvironment(JavaScriptRecipe(), find_node(), None))
+    draft = mended(tree, JavaScriptEnvironment(JavaScriptRecipe(), find_node(), None))
 
     with pytest.raises(TaskError, match="no test turns"):
         judged(replace(draft, tested=Outcomes((), (KEEPS,))))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -32,9 +30,7 @@ SHORT = [
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("learning") / "run"
-    command = [sys.executable, "-m", "trunkline.run.cli", "train", "recipes/quickstart.toml", f"run_dir={path}", *SHORT]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    trunkline("train", str(ROOT / "recipes" / "quickstart.toml"), f"run_dir={path}", *SHORT)
     return path
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import Result
 from typer.testing import CliRunner
 
+from tests.in_process import trunkline
 from trunkline.errors import ConfigError
 from trunkline.pool.journal_reader import JournalReader
 from trunkline.run.cli import app
@@ -20,21 +20,18 @@ RECIPE = str(Path(__file__).parents[2] / "recipes" / "quickstart.toml")
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     out = tmp_path_factory.mktemp("rollout") / "run"
-    command = [sys.executable, "-m", "trunkline.run.cli", "rollout", RECIPE, "seed=5", "--episodes", "24", "--out", str(out)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    return out, result
+    return out, trunkline("rollout", RECIPE, "seed=5", "--episodes", "24", "--out", str(out))
 
 
 @pytest.fixture(scope="module")
-def summary(done: tuple[Path, subprocess.CompletedProcess[str]]) -> dict[str, Any]:
+def summary(done: tuple[Path, Result]) -> dict[str, Any]:
     return json.loads((done[0] / "summary.json").read_text())
 
 
 def test_success_is_printed_with_its_interval_and_the_policy_is_said_to_be_untrained(
-    done: tuple[Path, subprocess.CompletedProcess[str]], summary: dict[str, Any]
+    done: tuple[Path, Result], summary: dict[str, Any]
 ) -> None:
     out, result = done
     rate = summary["evaluations"]["rollout"]
@@ -44,7 +41,7 @@ def test_success_is_printed_with_its_interval_and_the_policy_is_said_to_be_untra
         assert part in result.stdout
 
 
-def test_the_numbers_are_those_of_the_journal(done: tuple[Path, subprocess.CompletedProcess[str]], summary: dict[str, Any]) -> None:
+def test_the_numbers_are_those_of_the_journal(done: tuple[Path, Result], summary: dict[str, Any]) -> None:
     with JournalReader.open(done[0] / "journal.sqlite") as journal:
         episodes = list(journal.episodes())
     calls = [call for episode in episodes for call in episode.completions]
@@ -58,13 +55,13 @@ def test_the_numbers_are_those_of_the_journal(done: tuple[Path, subprocess.Compl
     assert summary["cpu_seconds"] > 0 and summary["wall_seconds"] >= summary["rollout_seconds"]
 
 
-def test_the_recipe_and_readable_episodes_are_kept(done: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_the_recipe_and_readable_episodes_are_kept(done: tuple[Path, Result]) -> None:
     assert load_recipe(done[0] / "recipe.toml").seed == 5
     lines = (done[0] / "episodes" / "rollout.jsonl").read_text().splitlines()
     assert [json.loads(line)["task_id"] for line in lines] == [f"heldout/{index}" for index in range(24)]
 
 
-def test_a_greedy_rollout_of_a_folder_on_training_tasks(done: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+def test_a_greedy_rollout_of_a_folder_on_training_tasks(done: tuple[Path, Result], tmp_path: Path) -> None:
     model = done[0] / "checkpoints" / "initial"
     options = ["--greedy", "--split", "train", "--episodes", "4", "--model", str(model), "--out", str(tmp_path / "out")]
     result = CliRunner().invoke(app, ["rollout", RECIPE, *options], catch_exceptions=False)

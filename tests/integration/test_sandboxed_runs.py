@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.in_process import trunkline
 from trunkline.errors import ConfigError
 from trunkline.run.recipe import load_recipe
 
@@ -28,30 +29,23 @@ SHORT = [
 ]
 
 
-def trunkline(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "trunkline.run.cli", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=280)
-
-
 def test_the_quickstart_trains_with_its_agent_in_sandboxes(healthy_run: Path, tmp_path: Path) -> None:
     policy = f"model.path={healthy_run / 'checkpoints' / 'cold-start'}"
-    done = trunkline("train", str(QUICKSTART), f"run_dir={tmp_path / 'run'}", "sandbox.kind=isolated", policy, *SHORT)
-    assert done.returncode == 0, done.stderr
+    trunkline("train", str(QUICKSTART), f"run_dir={tmp_path / 'run'}", "sandbox.kind=isolated", policy, *SHORT)
     (row,) = [row for row in map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) if row["kind"] == "rl"]
     assert row["num_failed_episodes"] == 0 and row["trained_tokens"] > 0
     episodes = [json.loads(line) for line in (tmp_path / "run" / "episodes" / "step-000001.jsonl").read_text().splitlines()]
     acts = [act for episode in episodes for act in episode["acts"]]
     assert {"create", "tool", "run", "destroy"} <= {act["op"] for act in acts}
     assert all(act["detail"].startswith("isolated (") for act in acts if act["op"] == "create")
-    shown = trunkline("show", str(tmp_path / "run"), episodes[0]["episode_id"])
-    assert "create isolated (" in shown.stdout
+    assert "create isolated (" in trunkline("show", str(tmp_path / "run"), episodes[0]["episode_id"]).stdout
 
 
-def test_an_unsafe_program_runs_on_the_host_only_if_asked_by_name_and_the_record_says_so(tmp_path: Path) -> None:
+def test_an_unsafe_program_runs_on_the_host_only_if_asked_by_name_and_the_record_says_so(healthy_run: Path, tmp_path: Path) -> None:
     command = f"agent.command={json.dumps([sys.executable, '-c', 'print(1)'])}"
-    options = [command, "--episodes", "2", "evaluation.concurrency=2", "--out", str(tmp_path / "run")]
-    done = trunkline("rollout", str(QUICKSTART), "sandbox.kind=unsafe", *options)
-    assert done.returncode == 0, done.stderr
+    policy = str(healthy_run / "checkpoints" / "cold-start")
+    options = [command, "--episodes", "2", "evaluation.concurrency=2", "--model", policy, "--out", str(tmp_path / "run")]
+    trunkline("rollout", str(QUICKSTART), "sandbox.kind=unsafe", *options)
     episodes = [json.loads(line) for line in (tmp_path / "run" / "episodes" / "rollout.jsonl").read_text().splitlines()]
     assert all(episode["acts"][0]["op"] == "unsafe" for episode in episodes)
 
@@ -71,8 +65,10 @@ def test_a_knob_that_would_not_be_honoured_is_refused(overrides: list[str], mess
 
 
 def test_the_benchmark_counts_what_is_left_and_writes_its_form(tmp_path: Path) -> None:
+    sizes = ["--commands", "10", "--starts", "4", "--cycles", "2"]
     files = ["--json", str(tmp_path / "b.json"), "--plot", str(tmp_path / "b.png")]
-    done = trunkline("bench", "sandbox", "--commands", "10", "--starts", "4", "--cycles", "2", *files)
+    command = [sys.executable, "-m", "trunkline.run.cli", "bench", "sandbox", *sizes, *files]
+    done = subprocess.run(command, capture_output=True, check=False, timeout=280)
     rows = json.loads((tmp_path / "b.json").read_text())["rows"]
     assert done.returncode == (1 if any(row["holds"] is False for row in rows) else 0), "times depend on the machine; the exit code on them"
     assert [row["value"] for row in rows if row["row"] == "left after all sandboxes"] == [0] * 5

@@ -235,17 +235,14 @@ def test_an_engine_that_dies_ends_the_server_with_its_cause(model: Path) -> None
     assert "the engine process ended with status -9" in stderr and "Traceback" not in stderr
 
 
+def refusal(folder: Path, *options: str) -> str:
+    done = CliRunner().invoke(app, ["serve", str(folder), *options])
+    assert isinstance(done.exception, ConfigError) and done.stdout == ""
+    return str(done.exception)
+
+
 def test_open_beyond_loopback_is_refused_before_anything_starts(model: Path) -> None:
-    command = [sys.executable, "-m", "trunkline.run.cli", "serve", str(model), "--open", "--host", "0.0.0.0"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "--open sets a key that everybody knows" in done.stderr and "Traceback" not in done.stderr
-
-
-def refusal(folder: Path) -> str:
-    error = CliRunner().invoke(app, ["serve", str(folder)]).exception
-    assert isinstance(error, ConfigError)
-    return str(error)
+    assert "--open sets a key that everybody knows" in refusal(model, "--open", "--host", "0.0.0.0")
 
 
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:

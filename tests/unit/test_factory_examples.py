@@ -1,5 +1,7 @@
 """Examples out of failing tests: one claim each, with what it needs, in plain code."""
 
+import textwrap
+
 import pytest
 
 from trunkline.tasks.factory.changed import Texts
@@ -30,6 +32,12 @@ def test_only_one_claim_of_a_test_is_shown():
 def test_a_claim_that_shows_nothing_of_the_project_comes_with_all_that_is_before_it():
     found = shown("def test_it(capsys):\n    take({}, 'a', 1)\n    assert capsys.readouterr().out == 'x'\n")
     assert found == ["from parts.stock import take\ntake({}, 'a', 1)\nassert capsys.readouterr().out == 'x'"]
+
+
+def test_functions_that_are_given_to_what_is_used_are_shown():
+    given = "app = take({}, 'a', 1)\n@app.command()\ndef run():\n    return 3"
+    found = shown(f"def test_it():\n{textwrap.indent(given, '    ')}\n    other = 1\n    assert app.call('run') == 3\n")
+    assert found == [f"from parts.stock import take\n{given}\nassert app.call('run') == 3"]
 
 
 def test_an_expected_exception_is_shown():

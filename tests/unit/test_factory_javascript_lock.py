@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from trunkline.errors import TaskError
-from trunkline.tasks.factory.javascript.lock import read_lock
+from trunkline.tasks.environments.javascript.lock import read_lock
 
 REGISTRY = "https://registry.example/npm"
 DIGEST = hashlib.sha512(b"x").digest()

@@ -8,8 +8,9 @@ import json
 import pytest
 
 from trunkline.errors import TaskError
+from trunkline.tasks.environments.javascript.recipe import JavaScriptRecipe
+from trunkline.tasks.factory.javascript.ladder import ladder
 from trunkline.tasks.factory.javascript.manifest import Manifest, Started, read_manifest
-from trunkline.tasks.factory.javascript.recipe import JavaScriptRecipe, ladder
 
 DATE = dt.datetime(2023, 2, 3, tzinfo=dt.UTC)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from trunkline.tasks.factory.javascript.environment import PROGRAMS_HERE
+from trunkline.tasks.environments.javascript.environment import PROGRAMS_HERE
 
 pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="needs Node")
 

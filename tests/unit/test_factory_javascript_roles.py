@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
+
 import pytest
 
+from trunkline.tasks.environments.javascript.environment import PROGRAMS_HERE
 from trunkline.tasks.factory.javascript.roles import files_to_run, is_run, role_of, source_patterns
 
 
@@ -34,22 +39,46 @@ def test_role_of_a_path(path, role):
     assert role_of(path) == role
 
 
-@pytest.mark.parametrize(
-    ("path", "is_given"),
-    [
-        ("test/a.js", True),
-        ("test/unit/a.test.mjs", True),
-        ("test/fixtures/a.test.js", True),
-        ("test/fixtures/a.js", False),
-        ("test/helpers/a.js", False),
-        ("src/__mocks__/a.js", False),
-        ("test/__snapshots__/a.js.snap", False),
-        ("test/data.json", False),
-        ("src/a.js", False),
-    ],
-)
+GIVEN = {
+    "test/a.js": True,
+    "test/unit/a.test.mjs": True,
+    "test/fixtures/a.test.js": True,
+    "test/fixtures/a.js": False,
+    "test/helpers/a.js": False,
+    "test/_helpers/a.js": False,
+    "src/__mocks__/a.js": False,
+    "test/__snapshots__/a.js.snap": False,
+    "test/data.json": False,
+    "test/.eslintrc.js": False,
+    "test/rollup.js": False,
+    "test/types.d.ts": False,
+    "src/a.js": False,
+    "src/contest.js": False,
+    "src/test-a.ts": True,
+    "src/a_spec.tsx": True,
+    "src/__tests__/a.cts": True,
+    "test.js": True,
+    "vitest.config.ts": False,
+    "examples/a.test.js": False,
+    "test/node_modules/a/test.js": False,
+}
+
+
+@pytest.mark.parametrize(("path", "is_given"), GIVEN.items())
 def test_runners_are_given_tests_and_not_what_tests_use(path, is_given):
     assert is_run(path) is is_given
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node")
+def test_agents_run_the_same_files():
+    code = f"""
+        import {{ isRun }} from '{PROGRAMS_HERE}/visible_tests.mjs';
+        console.log(JSON.stringify(JSON.parse(process.argv[1]).map(isRun)));
+    """
+    done = subprocess.run(
+        ["node", "--input-type=module", "-e", code, json.dumps([*GIVEN])], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert dict(zip(GIVEN, json.loads(done.stdout), strict=True)) == GIVEN
 
 
 def test_test_files_of_trees_over_each_other_are_found_once(tmp_path):

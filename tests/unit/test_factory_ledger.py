@@ -22,14 +22,19 @@ VALID = Entry(
     cpu_s={"run": 4.0, "write": 1.0, "certify": 50.0},
 )
 FAILED = Entry("p-2", rejected=(Rejected("p-2", "run", "no test turns", "12 pass before and after"),), cpu_s={"run": 3.0})
+MERGED = Entry("p-1-and-p-4", made=(Made("p-1-and-4", "merged", "bug", 4, 30),), cpu_s={"run": 9.0}, merges=("p-1", "p-4"))
+APART = Entry(
+    "p-4-and-p-5", rejected=(Rejected("p-4-and-p-5", "select", "files cannot be laid"),), cpu_s={"select": 0.5}, merges=("p-4", "p-5")
+)
 NO_CANDIDATE = Entry("p-3", rejected=(Rejected("p-3", "select", "changes no tests"),))
 
 
 def test_what_was_added_is_there_when_the_directory_is_opened_again(tmp_path: Path) -> None:
     ledger = Ledger.open(tmp_path / "mined", {"source": "git", "since": None})
-    for entry in (VALID, FAILED):
+    for entry in (VALID, FAILED, MERGED):
         ledger.add(entry)
-    assert Ledger.open(tmp_path / "mined", {"source": "git", "since": None}).entries() == {"p-1": VALID, "p-2": FAILED}
+    known = {entry.candidate_id: entry for entry in (VALID, FAILED, MERGED)}
+    assert Ledger.open(tmp_path / "mined", {"source": "git", "since": None}).entries() == known
 
 
 def test_the_newest_line_of_a_candidate_counts(tmp_path: Path) -> None:
@@ -78,6 +83,16 @@ def test_a_yield_counts_candidates_apart_from_changes_and_variants_apart_from_bo
     assert counted.validation_cpu_s == (3.0, 5.0)
     assert counted.certify_cpu_s == (50.0,)
     assert counted.as_dict()["validation_cpu_s_median"] == 4.0
+
+
+def test_pairs_are_no_candidates_and_are_counted_with_the_variants() -> None:
+    counted = Yield.of([VALID, FAILED, NO_CANDIDATE, MERGED, APART])
+    assert (counted.num_seen, counted.num_candidates, counted.num_valid, counted.num_pairs) == (3, 2, 1, 2)
+    assert counted.variants == {"injected": (1, 1, 0), "merged": (1, 0, 0)}
+    assert counted.rejected["select: files cannot be laid"] == 1
+    assert (counted.validation_cpu_s, counted.pairs_cpu_s, counted.cpu_s["run"]) == ((3.0, 5.0), (0.5, 9.0), 16.0)
+    assert counted.as_dict()["pairs_tried"] == 2
+    assert any(line.startswith("CPU-s, merging 4.8 a pair") for line in counted.lines())
 
 
 def test_the_yield_in_words_has_an_interval() -> None:

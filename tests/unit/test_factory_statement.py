@@ -49,6 +49,16 @@ async def test_people_who_say_enough_are_quoted(draft):
     assert "What must hold" not in statement.text
 
 
+async def test_what_gives_another_change_of_the_same_task_away_is_cut_too(draft, tmp_path):
+    other = make_draft(tmp_path / "other", after={"parts/stock.py": "def put(stock, name):\n    return _shelves_of(stock)[name]\n"})
+    said_of_both = SourceText("issue", ISSUE.title, f"{ISSUE.body} Ever since `_shelves_of` is called for each shelf this is worse.")
+    alone = await write_statement(said(draft, said_of_both))
+    assert "_shelves_of" in alone.text
+    statement = await write_statement(said(draft, said_of_both), beside=(other,))
+    assert "_shelves_of" not in statement.text and ISSUE.body in statement.text
+    assert statement.cut == ("_shelves_of",)
+
+
 async def test_a_short_message_is_followed_by_examples(draft):
     statement = await write_statement(said(draft, SHORT))
     assert statement.told_by == "tests"

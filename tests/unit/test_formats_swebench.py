@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from trunkline.errors import TaskError
-from trunkline.tasks.formats.git_patch import apply_patch, extract_commit, patch_of
+from trunkline.tasks.formats.git_patch import apply_patch, extract_commit, merge_text, patch_of
 from trunkline.tasks.formats.harbor import read_harbor
 from trunkline.tasks.formats.harbor_honoured import refusals
 from trunkline.tasks.formats.swebench import (
@@ -279,6 +279,13 @@ def test_what_git_cannot_hold_is_left_out(pristine: Path) -> None:
         FileChange("edited", "file", 0o640, b"a\nb\nc\n"),
     )
     assert patch_of(hostile, pristine) == ""
+
+
+def test_of_two_changes_of_one_text_both_stay_and_theirs_wins_where_they_meet() -> None:
+    base = b'VERSION = "1"\n\n\nONE = 1\n\n\nTWO = 2\n'
+    ours, theirs = base.replace(b'"1"', b'"0"').replace(b"= 2", b"= 22"), base.replace(b'"1"', b'"2"').replace(b"ONE = 1", b"ONE = 11")
+    assert merge_text(ours, base, theirs) == theirs.replace(b"= 2\n", b"= 22\n")
+    assert merge_text(b"\0ours", base, theirs) == theirs
 
 
 def test_a_link_of_the_workspace_is_not_followed(pristine: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from trunkline.tasks.certificates.certificate import Certificate
 from trunkline.tasks.certificates.store import CertificateStore
 from trunkline.tasks.formats.harbor import HarborTask, read_harbor
 from trunkline.tasks.formats.harbor_honoured import notices, refusals
-from trunkline.tasks.swe.certify import calibration_of, certify_task, stored_certificate, task_subject
+from trunkline.tasks.swe.certify import calibration_of, certify_task, require_corpus, stored_certificate, task_subject
 from trunkline.tasks.swe.container_certify import certify_container_task, container_subject
 from trunkline.tasks.swe.container_task import ContainerTask
 from trunkline.tasks.swe.environment import verdict_environment
@@ -163,6 +163,7 @@ class _Trying:
     on_step: Callable[[str, int, int], None]
 
     async def here(self, task: CodeTask, place: _Place) -> Certificate:
+        require_corpus(task)
         self.on_step("its environment", 0, self.repeats)
         own = await place_of(task, place[0])
         return await certify_task(task, own, sandboxes=place[0], repeats=self.repeats, on_step=self.on_step)

@@ -115,7 +115,7 @@ async def _judged_otherwise(task: CodeTask, source: WorkSource, place: VerdictPl
     if task.settings.verifier == "inversion":
         return await _judged(InversionVerifier.load(task, place), task, changes, is_certified=is_certified)
     paths = frozenset(change.path for change in await oracle_changes(task, place))
-    judge = ScriptVerifier.load(task.folder, place.sandboxes, oracle_paths=paths, environment=place.environment)
+    judge = ScriptVerifier.load(task.folder, place.sandboxes, oracle_paths=paths, environment=place.script_environment)
     return await _judged(judge, task, changes, is_certified=is_certified)
 
 

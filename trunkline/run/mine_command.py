@@ -49,7 +49,7 @@ def mine(
     ] = None,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Candidates at once; each uses about one core.")] = os.cpu_count() or 1,
     certify: Annotated[bool, typer.Option("--certify", help="Certify each task at once (about a minute of CPU each).")] = False,
-    variants: Annotated[str, typer.Option(help="Make these of each valid change, too: inject, invert, review (comma-separated).")] = "",
+    variants: Annotated[str, typer.Option(help="Make these of valid changes, too: inject, invert, review, merge (comma-separated).")] = "",
     again: Annotated[_Again, typer.Option(help="Work once more on what failed here, or on all that was rejected.")] = "none",
     timeout_s: Annotated[float, typer.Option(min=1, help="Of a run of the tests that a change touches.")] = 60.0,
     cap_s: Annotated[float, typer.Option(min=1, help="Of the one run of the whole suite.")] = 20.0,
@@ -60,8 +60,9 @@ def mine(
 ) -> None:
     """Turn changes of real projects into tasks: rebuild, run the tests before and after, tell, write, certify.
 
-    Each candidate ends in one line of DIR/candidates.jsonl, with its cause if it is no task; DIR/report.json counts them. An interrupted
-    call is taken up by the same command. Whatever belongs to a project is built and run in sandboxes without network.
+    Each candidate, and each pair that --variants merge tries, ends in one line of DIR/candidates.jsonl, with its cause if it is no task;
+    DIR/report.json counts them. An interrupted call is taken up by the same command. Whatever belongs to a project is built and run in
+    sandboxes without network.
 
     Exit codes: 0 done; 2 the source or DIR cannot be used; 130 interrupted.
     """
@@ -80,7 +81,7 @@ def mine(
     )
     options = Options(_variants(variants), certify=certify, timeout_s=timeout_s, cap_s=cap_s, chat=_chat(chat, chat_model))
     try:
-        counted = asyncio.run(_mine(words, out, options, jobs=jobs, wanted=Wanted(limit, sample), again=again))
+        counted = asyncio.run(_mine(words, out, options, jobs=jobs, wanted=Wanted(limit, sample, "merge" in options.variants), again=again))
     except KeyboardInterrupt:
         _err.print("interrupted; what was mined is kept, and the same command takes the rest up")
         raise typer.Exit(130) from None
@@ -114,11 +115,12 @@ async def _mine(words: SourceWords, out: Path, options: Options, *, jobs: int, w
     from trunkline.tasks.factory.ledger import Ledger
 
     async with IsolatedSandboxes.open(SandboxConfig()) as sandboxes:
-        source = words.open(languages(sandboxes))
+        shown = _Progress()
+        source = words.open(languages(sandboxes), told=shown.say)
         belongs = {name: value for name, value in source.identity().items() if name not in _MAY_CHANGE}
         ledger = Ledger.open(out, msgspec.to_builtins({"source": belongs, "variants": sorted(options.variants)}))
         setup = msgspec.to_builtins(Setup(words, str(ledger.tasks.absolute()), options))
-        with _Progress() as shown:
+        with shown:
             return await run_mining(
                 source, ledger, setup, jobs=jobs, wanted=wanted, again=lambda entry: _is_again(entry, again), told=shown.told()
             )
@@ -130,7 +132,7 @@ def _is_again(entry: Entry, again: _Again) -> bool:
 
 
 class _Progress:
-    """A bar over the candidates, and a line for each that ends."""
+    """A bar over the candidates and pairs, a line for each that ends, and lines on what is waited for."""
 
     def __init__(self) -> None:
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -150,7 +152,11 @@ class _Progress:
         """For mining.mine."""
         from trunkline.run.mining import Told
 
-        return Told(self._found, self._begin, self._end)
+        return Told(self._found, self._begin, self._end, self.say)
+
+    def say(self, words: str) -> None:
+        """A line of its own."""
+        self._progress.console.print(words, markup=False, highlight=False, soft_wrap=True)
 
     def _found(self, num: int, is_all: bool) -> None:
         self._progress.update(self._bar, total=num if is_all else None)
@@ -166,7 +172,7 @@ class _Progress:
         self._describe()
         if is_candidate:
             self._progress.advance(self._bar)
-            self._progress.console.print(_line(entry), markup=False, highlight=False, soft_wrap=True)
+            self.say(_line(entry))
 
     def _describe(self) -> None:
         words = f"{self._num_valid} valid; {', '.join(self._under_way)}"
@@ -177,7 +183,8 @@ def _line(entry: Entry) -> str:
     seconds = f"{sum(entry.cpu_s.values()):.1f} CPU-s"
     made = [f"{one.variant} ({one.kind}, {one.num_fail_to_pass} turn{_certified(one)})" for one in entry.made]
     causes = [f"{one.stage}: {one.cause}" for one in entry.rejected]
-    return f"{'valid   ' if entry.is_valid else 'rejected'} {entry.candidate_id}: {', '.join([*made, *causes])}, {seconds}"
+    ended = "valid   " if entry.is_valid else "merged  " if entry.merges and entry.made else "rejected"
+    return f"{ended} {entry.candidate_id}: {', '.join([*made, *causes])}, {seconds}"
 
 
 def _certified(made: Made) -> str:

@@ -1,6 +1,6 @@
-"""A worker of `trunkline tasks mine`: reads a candidate a line, answers with what became of it. Owns its process and no stage.
+"""A worker of `trunkline tasks mine`: reads an order a line, answers with what became of it. Owns its process and no stage.
 
-stdin:  Setup, then Candidates      stdout: "ready" or why not, then Entries      one JSON line each
+stdin:  Setup, then Orders      stdout: "ready" or why not, then Entries, before each any words for people      one JSON line each
 
 The work is tasks/factory/work.py's.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ import msgspec
 from trunkline.errors import TrunklineError
 from trunkline.sandbox.config import SandboxConfig
 from trunkline.sandbox.isolated import IsolatedSandboxes
-from trunkline.tasks.factory.candidate import Candidate
+from trunkline.tasks.factory.candidate import Order
 from trunkline.tasks.factory.languages import languages
 from trunkline.tasks.factory.sources import SourceWords
 from trunkline.tasks.factory.work import Options, Workshop
@@ -40,13 +40,14 @@ class Setup:
 
 
 @asynccontextmanager
-async def opened(setup: Setup) -> AsyncIterator[Workshop]:
+async def opened(setup: Setup, told: Callable[[str], None]) -> AsyncIterator[Workshop]:
     """A workshop with its sandboxes. Raises ConfigError, SandboxError: nothing can be worked on here."""
     async with AsyncExitStack() as stack:
         sandboxes = await stack.enter_async_context(IsolatedSandboxes.open(SandboxConfig()))
         spoken = languages(sandboxes)
+        source = setup.source.open(spoken, told=told)
         yield await stack.enter_async_context(
-            Workshop.open(setup.source.open(spoken), spoken, sandboxes=sandboxes, tasks=Path(setup.tasks), options=setup.options)
+            Workshop.open(source, spoken, sandboxes=sandboxes, tasks=Path(setup.tasks), options=setup.options)
         )
 
 
@@ -58,13 +59,13 @@ async def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
     setup = msgspec.json.decode(await asyncio.to_thread(requests.readline), type=Setup)
     async with AsyncExitStack() as stack:
         try:
-            workshop = await stack.enter_async_context(opened(setup))
+            workshop = await stack.enter_async_context(opened(setup, answer))
         except TrunklineError as error:
             answer(str(error))
             return
         answer("ready")
         while line := await asyncio.to_thread(requests.readline):
-            answer(await workshop.work_on(msgspec.json.decode(line, type=Candidate)))
+            answer(await workshop.work_on(msgspec.json.decode(line, type=Order)))
 
 
 def main() -> None:

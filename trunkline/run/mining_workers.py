@@ -1,7 +1,7 @@
-"""Processes that mine: each works on one candidate at a time. Owns their starts, their ends and their wire; the work is mining_worker.py's.
+"""Processes that mine: each works on one order at a time. Owns their starts, their ends and their wire; the work is mining_worker.py's.
 
-order (a candidate, a line of JSON) ─► worker ─► the ledger's entry (a line)
-                                         └─ dies, or takes too long ─► the candidate is rejected for it, and a new worker starts
+order (a candidate or a pair, a line of JSON) ─► worker ─► the ledger's entry (a line), before it any words for people (a line each)
+                                                   └─ dies, or takes too long ─► the order is rejected for it, and a new worker starts
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
 
 from trunkline.errors import TrunklineError
-from trunkline.tasks.factory.candidate import Candidate, Rejected
+from trunkline.tasks.factory.candidate import Order, Rejected
 from trunkline.tasks.factory.ledger import Entry
 
 _MAX_LINE_BYTES = 2**24
@@ -33,22 +33,26 @@ class MiningFailed(TrunklineError):
 class Worker:
     """One process; started at its first order, and again after it died."""
 
-    def __init__(self, setup: Mapping[str, Any]) -> None:
+    def __init__(self, setup: Mapping[str, Any], told: Callable[[str], None]) -> None:
         self._setup = msgspec.json.encode(setup) + b"\n"
+        self._told = told
         self._process: asyncio.subprocess.Process | None = None
 
-    async def work_on(self, candidate: Candidate, *, timeout_s: float) -> Entry:
+    async def work_on(self, order: Order, *, timeout_s: float) -> Entry:
         """What became of it. Raises MiningFailed if the worker cannot be set up."""
         process = self._process or await self._start()
         try:
             async with asyncio.timeout(timeout_s):
-                line = await _ask(process, msgspec.json.encode(candidate) + b"\n")
+                line = await _ask(process, msgspec.json.encode(order) + b"\n")
+                while line.startswith(b'"'):
+                    self._told(msgspec.json.decode(line, type=str))
+                    line = await _answer(process)
         except TimeoutError:
             await self.end()
-            return _lost(candidate, "out of time", f"the work on it took longer than {timeout_s:.0f} s")
+            return _lost(order, "out of time", f"the work on it took longer than {timeout_s:.0f} s")
         except ConnectionError as error:
             words = await self._last_words()
-            return _lost(candidate, "the worker died", words or str(error))
+            return _lost(order, "the worker died", words or str(error))
         return msgspec.json.decode(line, type=Entry)
 
     async def end(self) -> None:
@@ -94,9 +98,11 @@ class Worker:
 
 
 @asynccontextmanager
-async def workers(setup: Mapping[str, Any], num: int) -> AsyncIterator[tuple[Worker, ...]]:
-    """So many workers; none is left behind."""
-    made = tuple(Worker(setup) for _ in range(num))
+async def workers(
+    setup: Mapping[str, Any], num: int, *, told: Callable[[str], None] = lambda words: None
+) -> AsyncIterator[tuple[Worker, ...]]:
+    """So many workers, which say to `told` what they wait for; none is left behind."""
+    made = tuple(Worker(setup, told) for _ in range(num))
     try:
         yield made
     finally:
@@ -104,22 +110,28 @@ async def workers(setup: Mapping[str, Any], num: int) -> AsyncIterator[tuple[Wor
 
 
 async def _ask(process: asyncio.subprocess.Process, line: bytes) -> bytes:
-    """Raises ConnectionError if it is dead."""
-    assert process.stdin is not None and process.stdout is not None
+    """Its first answer. Raises ConnectionError if it is dead."""
+    assert process.stdin is not None
     process.stdin.write(line)
     await process.stdin.drain()
+    return await _answer(process)
+
+
+async def _answer(process: asyncio.subprocess.Process) -> bytes:
+    assert process.stdout is not None
     answer = await process.stdout.readline()
     if not answer.endswith(b"\n"):
         raise ConnectionResetError("the worker closed its output")
     return answer
 
 
-def _lost(candidate: Candidate, cause: str, detail: str) -> Entry:
+def _lost(order: Order, cause: str, detail: str) -> Entry:
     return Entry(
-        candidate.candidate_id,
-        candidate.date.isoformat(),
-        dict(candidate.facts),
-        rejected=(Rejected(candidate.candidate_id, "run", cause, detail),),
+        order.order_id,
+        order.date.isoformat(),
+        dict(order.candidate.facts) if order.newer is None else {},
+        rejected=(Rejected(order.order_id, "run", cause, detail),),
+        merges=order.merges,
     )
 
 

@@ -9,7 +9,6 @@ Nothing else of the project itself is in it. Locks with the same packages share 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import os
 import shlex
@@ -18,11 +17,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from trunkline.errors import InfraError, TaskError
+from trunkline.errors import TaskError
 from trunkline.home import cache_home
 from trunkline.protocols import SealedSandboxes
 from trunkline.tasks.environments.downloads import fetch_all
 from trunkline.tasks.environments.interpreters import Interpreter, interpreter_of, uv_program
+from trunkline.tasks.environments.landing import landing, mark_used
 from trunkline.tasks.environments.lock import PythonLock
 from trunkline.types import Command, FileChange, SealedResult, SealedRun
 
@@ -73,9 +73,7 @@ async def install(lock: PythonLock, sandboxes: SealedSandboxes) -> Installed:
     project = home / f"project-{hashlib.sha256(repr(sorted(metadata.items())).encode()).hexdigest()}"
     if not await asyncio.to_thread(project.is_dir):
         await asyncio.to_thread(_land, project, metadata)
-    for used in (packages, project):  # `trunkline cache clean --unused-days` goes by this
-        with contextlib.suppress(OSError):
-            os.utime(used)
+    mark_used(packages, project)
     return Installed(interpreter, packages, project, lock)
 
 
@@ -130,33 +128,14 @@ def _shelve(shelf: Path, files: Mapping[str, Path]) -> None:
 
 
 def _land(folder: Path, content: Mapping[str, bytes]) -> None:
-    """Whole or not at all: another process may make the same at the same time, and the first one to finish wins."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".new-", dir=folder.parent) as scratch:
-            new = Path(scratch) / "new"
-            new.mkdir()
-            for name, own in content.items():
-                _write(new / name, own)
-            for path in new.rglob("*"):
-                path.chmod(0o755 if path.is_dir() else 0o444)
-            new.chmod(0o755)
-            try:
-                os.rename(new, folder)
-            except OSError:
-                if not folder.is_dir():
-                    raise
-    except OSError as error:
-        raise InfraError(f"cannot write {folder.parent}: {error}; set TRUNKLINE_HOME to a writable directory") from error
+    with landing(folder) as new:
+        for name, own in content.items():
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
+            (new / name).write_bytes(own)
 
 
 def _is_kept(path: str) -> bool:
     return PurePosixPath(path).parts[0] not in _DROPPED
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
 
 
 def _last_words(result: SealedResult) -> str:

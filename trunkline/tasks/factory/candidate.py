@@ -47,6 +47,31 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Order:
+    """Work for one worker: a candidate, or two valid ones that are to be one task."""
+
+    candidate: Candidate
+    """The one; of two the older."""
+    newer: Candidate | None = None
+    """What it is merged with; None: it is worked on by itself."""
+
+    @property
+    def order_id(self) -> str:
+        """Of its line: the candidate's, or that of a pair."""
+        return self.candidate.candidate_id if self.newer is None else f"{self.candidate.candidate_id}-and-{self.newer.candidate_id}"
+
+    @property
+    def merges(self) -> tuple[str, ...]:
+        """The two candidates of a pair, the older first; () of one."""
+        return () if self.newer is None else (self.candidate.candidate_id, self.newer.candidate_id)
+
+    @property
+    def date(self) -> dt.datetime:
+        """Of the change, of two that of the newer."""
+        return (self.newer or self.candidate).date
+
+
+@dataclass(frozen=True)
 class Rejected:
     """A change that is no task, and why."""
 

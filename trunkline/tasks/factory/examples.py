@@ -91,26 +91,22 @@ def _example(function: _Function, page: _Page) -> str | None:
     unbound = _tabled(function, page.tree) - _bound_by(tables)
     own = page.own_names()
     for claim in sorted(claims, key=lambda node: not page.is_new(node)):
-        for sliced in (_with_needs(claim, function), function.body[: function.body.index(claim) + 1]):
+        before = function.body[: function.body.index(claim) + 1]
+        for sliced in (_with_needs(claim, before, decorated=True), _with_needs(claim, before), before):
             used = set().union(*(_loaded(node) for node in sliced))
-            if not page.packages or used & (own | fixtures):
-                break
-        else:
-            continue
-        whole = [*(table for table in tables if _bound(table) & used), *sliced]
-        for helpers in (_helpers(whole, page.tree), []):  # better without than not at all
-            most_lines = _MOST_LINES + (_MOST_LINES_OF_HELPERS if helpers else 0)
-            known = [*helpers, *whole]
-            parts = [
-                *_imports(known, page.tree),
-                *_constants(known, page.tree),
-                *map(ast.unparse, helpers),
-                *(_plain(node) for node in whole),
-            ]
-            shown = "\n".join(parts)
-            if not used & unbound and shown.count("\n") < most_lines and len(shown) <= _MOST_CHARACTERS:
-                return shown
+            if used & unbound or (page.packages and not used & (own | fixtures)):
+                continue
+            whole = [*(table for table in tables if _bound(table) & used), *sliced]
+            for helpers in (_helpers(whole, page.tree), []):  # better without than not at all
+                shown, most_lines = _shown(whole, helpers, page.tree), _MOST_LINES + (_MOST_LINES_OF_HELPERS if helpers else 0)
+                if shown.count("\n") < most_lines and len(shown) <= _MOST_CHARACTERS:
+                    return shown
     return None
+
+
+def _shown(whole: Sequence[ast.stmt], helpers: Sequence[ast.stmt], tree: ast.Module) -> str:
+    known = [*helpers, *whole]
+    return "\n".join([*_imports(known, tree), *_constants(known, tree), *map(ast.unparse, helpers), *map(_plain, whole)])
 
 
 def _tabled(function: _Function, tree: ast.Module) -> set[str]:
@@ -135,16 +131,22 @@ def _is_claim(node: ast.AST) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and last_name(node.value.func).startswith("assert")
 
 
-def _with_needs(claim: ast.stmt, function: _Function) -> list[ast.stmt]:
-    """The claim after those statements before it that give its names their values."""
+def _with_needs(claim: ast.stmt, before: Sequence[ast.stmt], *, decorated: bool = False) -> list[ast.stmt]:
+    """The claim after those statements before it that give its names their values; `decorated`: and functions that are given to them."""
     kept, wanted = [claim], _loaded(claim)
-    for node in reversed(function.body[: function.body.index(claim)]):
-        if not _is_claim(node) and wanted & (_bound(node) | _changed(node)):
+    for node in reversed(before[:-1]):
+        if not _is_claim(node) and wanted & (_bound(node) | _changed(node) | (_given_to(node) if decorated else set())):
             kept.append(node)
             if isinstance(node, ast.Assign) and all(isinstance(target, ast.Name | ast.Tuple) for target in node.targets):
                 wanted -= _bound(node)  # what it was before does not matter
             wanted |= _loaded(node)
     return kept[::-1]
+
+
+def _given_to(node: ast.stmt) -> set[str]:
+    """What decorates a function: `@app.command()`."""
+    decorators = node.decorator_list if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) else []
+    return set().union(*map(_loaded, decorators))
 
 
 def _loaded(node: ast.AST) -> set[str]:

@@ -1,7 +1,8 @@
 """Families of tiny tasks: one function a file, one fault of one line a task, few tests. Owns their choice and writing, no kind of fault.
 
-function ─► constants by running it ─► faults that a test shows ─► training | held out ─► task directories
-                                                      └── all of training's ─► practice.json, what demonstrations are made of
+function ─► constants by running it ─► faults that a test shows and drawn calls notice ─► training | held out ─► task directories
+                                                                             └── all of training's ─► practice.json, what demonstrations
+                                                                                                      are made of
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from trunkline.protocols import SealedSandboxes
 from trunkline.tasks.factory.candidate import Rejection
@@ -32,6 +33,11 @@ _NUM_DRAWN = 2
 """Tests with drawn arguments, beside the docstring's examples."""
 _MOST_EXAMPLES = 3
 _TRIES = 40
+_NUM_CALLS = 40
+"""Held-out calls of a verdict."""
+_SEEDS = (1, 2, 3, 4, 5)
+_LEAST_NOTICED = 0.25
+"""Of the drawn calls, those that do otherwise with a fault; with fewer a verdict's own draw may miss it."""
 _LONGEST_ANSWER = 60
 _SAY_LITTLE = frozenset({"True", "False", "None", "0", "1", "[]", "{}", repr("")})
 _FEWEST_FAULTS = 8
@@ -74,23 +80,41 @@ class Faults:
     tests: tuple[Example, ...]
     """All hold without a fault."""
     train: tuple[Fault, ...]
-    """Shown by a test, for training and practice."""
+    """Shown by a test, and noticed by enough drawn calls; for training and practice."""
     heldout: tuple[Fault, ...]
     """Likewise, for nothing but held-out tasks."""
 
 
 async def find_faults(subject: Subject, sandboxes: SealedSandboxes, *, sizes: Sizes) -> Faults:
-    """Faults of single lines that some test shows and none makes hang. Raises Rejection (run) if tests or faults are too few."""
+    """Faults of single lines that some test shows, a quarter of drawn calls notice and none makes hang.
+
+    Raises Rejection (run) if tests or faults are too few.
+    """
     tests = await _tests(subject, sandboxes)
     faults = _all_faults(subject.function)
     sources = [_with(subject.function.source, fault) for fault in faults]
     asked = {"sources": sources, "calls": [test.call for test in tests], "answers": [test.answer for test in tests]}
-    held = await _try(sandboxes, asked) or []
+    held = await _try(sandboxes, "hold", asked)
     shown = [fault for fault, holds in zip(faults, held, strict=True) if holds is not None and not all(holds)]
-    if len(shown) < _FEWEST_FAULTS:
-        raise Rejection("run", "no test turns", f"{len(shown)} of {len(faults)} faults are shown by a test, {_FEWEST_FAULTS} are needed")
+    noticed = await _noticed(subject, sandboxes, shown)
+    if len(noticed) < _FEWEST_FAULTS:
+        found = f"{len(shown)} of {len(faults)} faults are shown by a test, {len(noticed)} of these are noticed by drawn calls"
+        raise Rejection("run", "no test turns", f"{found}, {_FEWEST_FAULTS} are needed")
     heldout = set(sorted(shown, key=_place)[: max(1, round(len(shown) * sizes.heldout_share))])
-    return Faults(tests, tuple(one for one in shown if one not in heldout), tuple(one for one in shown if one in heldout))
+    return Faults(tests, tuple(one for one in noticed if one not in heldout), tuple(one for one in noticed if one in heldout))
+
+
+async def _noticed(subject: Subject, sandboxes: SealedSandboxes, faults: Sequence[Fault]) -> list[Fault]:
+    """Those that enough calls notice, drawn as for verdicts of several seeds."""
+    draws = [rng for seed in _SEEDS for rng in [random.Random(seed)] * _NUM_CALLS]
+    sources = [subject.function.source, *(_with(subject.function.source, fault) for fault in faults)]
+    asked = {"sources": sources, "calls": [_drawn_call(subject, rng) for rng in draws]}
+    _, *differing = await _try(sandboxes, "differ", asked)
+    return [fault for fault, differs in zip(faults, differing, strict=True) if differs and sum(differs) >= _LEAST_NOTICED * len(differs)]
+
+
+def _drawn_call(subject: Subject, rng: random.Random) -> str:
+    return subject.call(", ".join(map(repr, eval(subject.draw, {"rng": rng}))))
 
 
 def _all_faults(function: SingleFunction) -> list[Fault]:
@@ -133,9 +157,8 @@ async def _tests(subject: Subject, sandboxes: SealedSandboxes) -> tuple[Example,
     """The docstring's examples that hold, and calls with drawn arguments; no answer twice among those."""
     examples = subject.function.examples
     rng = random.Random(f"trunkline/family/{subject.function.name}")
-    drawn = [", ".join(map(repr, eval(subject.draw, {"rng": rng}))) for _ in range(_TRIES)]
-    calls = [*(example.call for example in examples), *map(subject.call, drawn)]
-    answers = await _try(sandboxes, {"sources": [subject.function.source], "calls": calls})
+    calls = [*(example.call for example in examples), *(_drawn_call(subject, rng) for _ in range(_TRIES))]
+    answers = await _try(sandboxes, "answer", {"sources": [subject.function.source], "calls": calls})
     if answers is None:
         raise Rejection("run", "out of time", f"{subject.function.name} does not answer {len(calls)} calls within {_SECONDS} s")
     found = [Example(call, answer) for call, answer in zip(calls, answers, strict=True) if answer is not None]
@@ -148,11 +171,11 @@ async def _tests(subject: Subject, sandboxes: SealedSandboxes) -> tuple[Example,
     return tuple(kept)
 
 
-async def _try(sandboxes: SealedSandboxes, asked: Mapping[str, Any]) -> Any:
+async def _try(sandboxes: SealedSandboxes, mode: Literal["answer", "hold", "differ"], asked: Mapping[str, Any]) -> Any:
     """What try_faults.py prints."""
     environment = verdict_environment()
     program = Path(__file__).with_name("try_faults.py")
-    request = json.dumps({**asked, "seconds": _SECONDS}).encode()
+    request = json.dumps({**asked, "mode": mode, "seconds": _SECONDS}).encode()
     command = Command((environment.python, "-I", "-S", "-B", _PROGRAM), stdin=request, timeout_s=_TIMEOUT_S)
     ran = await sandboxes.run_sealed(SealedRun(command, shown=((program, _PROGRAM),)))
     if ran.command.status:
@@ -179,7 +202,7 @@ def _write(target: Path, subject: Subject, tests: Sequence[Example], fault: Faul
         f"solution/files/{name}.py": subject.function.source,
         "solution/solve.sh": "#!/bin/sh\ncp -r /solution/files/. /workspace/\n",
         f"tests/tree/tests/test_{name}.py": shown,
-        "tests/heldout.py": _HELDOUT.format(draw=subject.draw, name=name, call=subject.call("*call")),
+        "tests/heldout.py": _HELDOUT.format(num_calls=_NUM_CALLS, draw=subject.draw, name=name, call=subject.call("*call")),
         "tests/test.sh": _TEST,
     }
     if practice is not None:
@@ -210,7 +233,7 @@ _HELDOUT = '''\
 
 def calls(rng):
     """Plain data, one item a call."""
-    for _ in range(40):
+    for _ in range({num_calls}):
         yield {draw}
 
 

@@ -1,7 +1,7 @@
 """What became of every candidate: one JSON line each, appended when its work has ended. Owns the file; decides nothing.
 
 DIR/mined.json         which source and options the directory belongs to
-DIR/candidates.jsonl   a line a candidate, in the order of their ends; the newest line of a candidate counts
+DIR/candidates.jsonl   a line a candidate, and one for each pair that was to be merged, in the order of their ends; the newest counts
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ class Made:
 
 @dataclass(frozen=True)
 class Entry:
-    """How the work on one candidate ended."""
+    """How the work on one candidate, or on a pair of them, ended."""
 
     candidate_id: str
-    """Which."""
+    """Which; of a pair Order.order_id."""
     date: str = ""
     """Of the change, ISO."""
     facts: Mapping[str, str] = field(default_factory=dict)
@@ -61,6 +61,8 @@ class Entry:
     """CPU-seconds by stage, of all processes."""
     seconds: float = 0.0
     """Wall time."""
+    merges: tuple[str, ...] = ()
+    """Of a pair the two candidates that were to be one task, the older first; () of a candidate."""
 
     @property
     def is_valid(self) -> bool:

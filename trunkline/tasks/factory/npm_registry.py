@@ -14,9 +14,9 @@ from urllib.parse import quote, urlsplit
 from packaging.version import InvalidVersion, Version
 
 from trunkline.errors import ConfigError
-from trunkline.tasks.factory.javascript.archives import fetch_archives, place_of
-from trunkline.tasks.factory.javascript.lock import LockedPackage
-from trunkline.tasks.factory.javascript.node import find_node
+from trunkline.tasks.environments.javascript.archives import fetch_archives, place_of
+from trunkline.tasks.environments.javascript.lock import LockedPackage
+from trunkline.tasks.environments.javascript.node import find_node
 from trunkline.tasks.factory.registry import Archive, Release, check_size
 from trunkline.tasks.factory.web import Question, ask, open_session
 

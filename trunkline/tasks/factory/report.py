@@ -22,6 +22,8 @@ class Yield:
     """Changes that the source named, candidates or not."""
     num_candidates: int
     """Of these, candidates: changes of source and tests."""
+    num_pairs: int
+    """Pairs of valid candidates that were tried, to merge them."""
     num_valid: int
     """Candidates that became tasks: built, run, told and written."""
     num_certified: int
@@ -31,7 +33,7 @@ class Yield:
     num_tried: int
     """Of the valid, those that certifying was tried on."""
     rejected: Mapping[str, int]
-    """'stage: cause' to how many, the most frequent first; of candidates and of changes that are none."""
+    """'stage: cause' to how many, the most frequent first; of candidates, their variants and pairs, and of changes that are none."""
     variants: Mapping[str, tuple[int, int, int]]
     """Of tasks made of valid ones: name to written, tried, certified."""
     kinds: Mapping[str, int]
@@ -40,20 +42,25 @@ class Yield:
     """CPU-seconds by stage, in all."""
     validation_cpu_s: tuple[float, ...]
     """Of each candidate, all stages but certify, ascending."""
+    pairs_cpu_s: tuple[float, ...]
+    """Of each pair, all stages but certify, ascending."""
     certify_cpu_s: tuple[float, ...]
-    """Of each candidate whose tasks were certified, ascending."""
+    """Of each candidate and pair whose tasks were certified, ascending."""
 
     @classmethod
     def of(cls, entries: Iterable[Entry]) -> Yield:
         """Counts."""
         entries = tuple(entries)
-        candidates = [entry for entry in entries if not _is_no_candidate(entry)]
+        pairs = [entry for entry in entries if entry.merges]
+        changes = [entry for entry in entries if not entry.merges]
+        candidates = [entry for entry in changes if not _is_no_candidate(entry)]
         own = [made for entry in entries for made in entry.made if made.variant == "mined"]
         spent = {stage: sum(entry.cpu_s.get(stage, 0.0) for entry in entries) for stage in STAGES}
-        certify = [entry.cpu_s["certify"] for entry in candidates if entry.cpu_s.get("certify")]
+        certify = [entry.cpu_s["certify"] for entry in (*candidates, *pairs) if entry.cpu_s.get("certify")]
         return cls(
-            num_seen=len(entries),
+            num_seen=len(changes),
             num_candidates=len(candidates),
+            num_pairs=len(pairs),
             num_valid=sum(entry.is_valid for entry in candidates),
             num_certified=sum(made.certified is True for made in own),
             num_guessable=sum(made.guessable for made in own),
@@ -63,6 +70,7 @@ class Yield:
             kinds=dict(Counter(made.kind for made in own).most_common()),
             cpu_s={stage: seconds for stage, seconds in spent.items() if seconds},
             validation_cpu_s=tuple(sorted(_validation(entry) for entry in candidates)),
+            pairs_cpu_s=tuple(sorted(map(_validation, pairs))),
             certify_cpu_s=tuple(sorted(certify)),
         )
 
@@ -77,11 +85,18 @@ class Yield:
         for name, (written, tried, certified) in self.variants.items():
             words = f", {certified} of {tried} certified" if tried else ""
             yield f"variants         {written:6,}  {name}{words}"
+        if self.num_pairs:
+            yield f"pairs tried      {self.num_pairs:6,}"
         if self.kinds:
             yield "kinds            " + ", ".join(f"{number} {kind}" for kind, number in self.kinds.items())
-        for name, spent in (("validation", self.validation_cpu_s), ("certifying", self.certify_cpu_s)):
+        measured = (
+            ("validation", "a candidate", self.validation_cpu_s),
+            ("merging", "a pair", self.pairs_cpu_s),
+            ("certifying", "a candidate" if not self.num_pairs else "a candidate or pair", self.certify_cpu_s),
+        )
+        for name, unit, spent in measured:
             if spent:
-                yield f"CPU-s, {name} {statistics.median(spent):.1f} a candidate (median), {sum(spent):.0f} in all"
+                yield f"CPU-s, {name} {statistics.median(spent):.1f} {unit} (median), {sum(spent):.0f} in all"
         for words, number in self.rejected.items():
             yield f"rejected         {number:6,}  {words}"
 
@@ -98,10 +113,12 @@ class Yield:
             "certified_interval": _interval(self.num_certified, self.num_tried),
             "kinds": dict(self.kinds),
             "variants": {name: dict(zip(("written", "tried", "certified"), counts, strict=True)) for name, counts in self.variants.items()},
+            "pairs_tried": self.num_pairs,
             "rejected": dict(self.rejected),
             "cpu_s": {stage: round(seconds, 1) for stage, seconds in self.cpu_s.items()},
             "validation_cpu_s_median": _median(self.validation_cpu_s),
             "validation_cpu_s": [round(seconds, 1) for seconds in self.validation_cpu_s],
+            "pairs_cpu_s_median": _median(self.pairs_cpu_s),
             "certify_cpu_s_median": _median(self.certify_cpu_s),
         }
 

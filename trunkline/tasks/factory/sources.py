@@ -8,13 +8,14 @@ github:OWNER/NAME        merged pull requests; with a clone, trees come from it
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from trunkline.errors import ConfigError
 from trunkline.tasks.factory.candidate import Source
 from trunkline.tasks.factory.git_source import GitSource
+from trunkline.tasks.factory.github_api import GithubAccess
 from trunkline.tasks.factory.github_source import GithubSource
 from trunkline.tasks.factory.language import Language
 from trunkline.tasks.factory.release_source import ReleaseSource
@@ -37,8 +38,11 @@ class SourceWords:
     clone: str = ""
     """Of a GitHub project: a local clone that its trees come from; '': downloaded."""
 
-    def open(self, languages: Sequence[Language]) -> Source:
-        """Raises ConfigError for words that mean no source, with those that would."""
+    def open(self, languages: Sequence[Language], *, told: Callable[[str], None] = lambda words: None) -> Source:
+        """The source, which says in a line to `told` what it waits for.
+
+        Raises ConfigError for words that mean none, with those that would.
+        """
         kinds = {_kind(word) for word in self.words}
         if len(kinds) != 1 or (kinds != {"package"} and len(self.words) > 1):
             raise ConfigError(
@@ -53,8 +57,19 @@ class SourceWords:
             return ReleaseSource(list(self.words), languages, since=self.since)
         if kind == "github":
             clone = Path(self.clone) if self.clone else None
-            return GithubSource(word.removeprefix(_GITHUB), languages, clone=clone, since=self.since, only_fixes=self.only_fixes)
+            name, access = word.removeprefix(_GITHUB), github_access(told)
+            return GithubSource(name, languages, access=access, clone=clone, since=self.since, only_fixes=self.only_fixes)
         return GitSource(Path(word), languages, project=self.project, since=self.since, only_fixes=self.only_fixes)
+
+
+def github_access(told: Callable[[str], None]) -> GithubAccess:
+    """How GitHub is reached; `told` hears what is waited for, until when by this host's clock."""
+
+    def on_wait(why: str, seconds: float) -> None:
+        until = dt.datetime.now().astimezone() + dt.timedelta(seconds=seconds)
+        told(f"waiting until {until:%H:%M:%S} for GitHub: {why}")
+
+    return GithubAccess(on_wait=on_wait)
 
 
 def _kind(word: str) -> str:

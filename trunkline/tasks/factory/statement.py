@@ -9,7 +9,7 @@ Nothing here shows a line of the solution to a writer, so what it can give away 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -19,7 +19,7 @@ from trunkline.tasks.factory.consistency import Gap, interface, is_said, needs
 from trunkline.tasks.factory.definitions import parsed
 from trunkline.tasks.factory.draft import Draft
 from trunkline.tasks.factory.examples import examples_of
-from trunkline.tasks.factory.leaks import Secrets, without
+from trunkline.tasks.factory.leaks import Leak, Secrets, without
 from trunkline.tasks.factory.prose import Prose, describe
 from trunkline.tasks.swe.material import changed_functions
 from trunkline.tasks.swe.sheets import split_test
@@ -63,22 +63,33 @@ class Judge(Protocol):
         ...
 
 
-async def write_statement(draft: Draft, *, writer: Writer | None = None, judge: Judge | None = None) -> Statement:
+async def write_statement(
+    draft: Draft,
+    *,
+    writer: Writer | None = None,
+    judge: Judge | None = None,
+    beside: Sequence[Draft] = (),
+    varying: Callable[[], Awaitable[Mapping[str, str]]] | None = None,
+) -> Statement:
     """The instruction of a draft. Raises Rejection (statement): nothing says what to do, or what tests ask for cannot be told.
 
     Args:
         draft: With its change, its tests and what running them has shown.
         writer: Rewrites the description; its text is used only if it leaks nothing.
         judge: Finds what is demanded and not said; its lines are used only if they leak nothing.
+        beside: Other changes that are to be made in the same task: nothing of their solutions is told either.
+        varying: Gives test files, by path, out of which examples are shown instead of the hidden ones; asked if there are examples.
     """
     change, tests = read_change(draft), failing(draft)
-    secrets = Secrets(change)
+    secrets = [Secrets(change), *(Secrets(read_change(other)) for other in beside)]
     gaps = needs(change, tests)
     prose = describe(draft.candidate.texts)
     title, cut_title = _cut(prose.title, secrets)
     body, cut_body = _cut(prose.body, secrets)
     told = Prose(title, body)
-    examples = _examples(change, draft, tests) if told.num_words < _ENOUGH_WORDS else []
+    needs_examples = told.num_words < _ENOUGH_WORDS
+    shown = await varying() if needs_examples and varying is not None else {}
+    examples = _examples(change, draft, tests, shown) if needs_examples else []
     if told.num_words < _FEWEST_WORDS and not examples:
         raise Rejection("statement", NOTHING, "no text describes the change, and no test shows a short example")
     concerned = _concerned(change, tests)
@@ -86,15 +97,19 @@ async def write_statement(draft: Draft, *, writer: Writer | None = None, judge: 
     told_by: Literal["people", "tests", "chat"] = "tests" if examples else "people"
     if writer is not None and (written := await _written(writer, text, _test_text(change, tests), secrets)):
         text, told_by = written, "chat"
-    text = "\n\n".join(part for part in (text, interface(_unsaid(gaps, text)), _checking(draft)) if part)
+    text = "\n\n".join(part for part in (text, interface(_unsaid(gaps, text)), how_checked(draft)) if part)
     if judge is not None:
         text = await _judged(judge, text, _test_text(change, tests), secrets)
     return Statement(f"{text.strip()}\n", told_by, cut_title + cut_body)
 
 
-def _cut(text: str, secrets: Secrets) -> tuple[str, tuple[str, ...]]:
-    leaks = secrets.in_text(text)
+def _cut(text: str, secrets: Sequence[Secrets]) -> tuple[str, tuple[str, ...]]:
+    leaks = _leaks(text, secrets)
     return without(text, leaks), tuple(leak.words for leak in leaks)
+
+
+def _leaks(text: str, secrets: Sequence[Secrets]) -> list[Leak]:
+    return [leak for one in secrets for leak in one.in_text(text)]
 
 
 def _unsaid(gaps: Sequence[Gap], text: str) -> list[Gap]:
@@ -146,7 +161,7 @@ def _both_parse(texts: Texts) -> bool:
     return parsed(texts.before) is not None and parsed(texts.after) is not None
 
 
-def _examples(change: Change, draft: Draft, tests: dict[str, list[str]]) -> list[str]:
+def _examples(change: Change, draft: Draft, tests: dict[str, list[str]], instead: Mapping[str, str]) -> list[str]:
     """In Markdown: code of Python's tests, the titles of others'."""
     found: list[str] = []
     titles: list[str] = []
@@ -158,6 +173,7 @@ def _examples(change: Change, draft: Draft, tests: dict[str, list[str]]) -> list
             titles += [f"- {' '.join(name.split(' > '))}" for name in functions]
             continue
         endings = {split_test(name)[1] for name in draft.tested.fail_to_pass if name.startswith(f"{path}::")}
+        texts = Texts(texts.before, instead.get(path, texts.after))
         found += examples_of(texts, functions, packages=change.packages, endings=endings)
     kept: list[str] = []
     for example in sorted(found, key=len):
@@ -167,7 +183,8 @@ def _examples(change: Change, draft: Draft, tests: dict[str, list[str]]) -> list
     return [*shown, *(["\n".join(titles[:_MOST_TITLES])] if titles else [])]
 
 
-def _checking(draft: Draft) -> str:
+def how_checked(draft: Draft) -> str:
+    """The last section of an instruction."""
     present = [path for path in draft.test_files if (draft.workspace / path).is_file()]
     words = "Hidden tests check the work, and so do the project's tests that pass today. Tests that you change or add are not looked at."
     if present and all(path.endswith(".py") for path in present):
@@ -177,14 +194,14 @@ def _checking(draft: Draft) -> str:
     return f"## How it is checked\n\n{words}"
 
 
-async def _written(writer: Writer, text: str, tests: str, secrets: Secrets) -> str | None:
+async def _written(writer: Writer, text: str, tests: str, secrets: Sequence[Secrets]) -> str | None:
     written = await writer.write(f"{text}\n\n## The failing tests\n\n```\n{tests}\n```")
-    return written if written and not secrets.in_text(written) else None
+    return written if written and not _leaks(written, secrets) else None
 
 
-async def _judged(judge: Judge, text: str, tests: str, secrets: Secrets) -> str:
+async def _judged(judge: Judge, text: str, tests: str, secrets: Sequence[Secrets]) -> str:
     lines = await judge.missing(text, tests)
-    kept = [line for line in lines if not secrets.in_text(line)]
+    kept = [line for line in lines if not _leaks(line, secrets)]
     return text + "\n\n## Also demanded\n\n" + "\n".join(f"- {line}" for line in kept) if kept else text
 
 

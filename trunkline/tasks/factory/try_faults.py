@@ -1,9 +1,14 @@
 """Runs in a sandbox: which calls of a function each version of its file answers as it should. A program of its own, no imports of ours.
 
-    python -I -S -B try_faults.py < {"sources": [text, ...], "calls": [expression, ...], "answers": [literal, ...], "seconds": 2}
+    python -I -S -B try_faults.py < {"mode": "hold", "sources": [text, ...], "calls": [expression, ...], "answers": [literal, ...],
+                                     "seconds": 2}
 
-Without "answers" it prints what the first source answers: a list of texts (repr), null where it raises. With them, for each source a
-list of true and false, or null if it took too long. Each source runs in a process of its own.
+mode      prints
+answer    what the first source answers: a list of texts (repr), null where it raises
+hold      for each source a list of true and false: which calls it answers so
+differ    for each source a list of true and false: which calls it does otherwise than the first, where an exception counts by its type
+
+Null stands for a source that took too long. Each source runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -19,12 +24,16 @@ from typing import Any
 def main() -> None:
     """Reads the request and prints the answer."""
     asked = json.load(sys.stdin)
-    if "answers" not in asked:
-        json.dump(_in_child(lambda: _answers(asked["sources"][0], asked["calls"]), asked["seconds"]), sys.stdout)
-        return
-    expected = [ast.literal_eval(answer) for answer in asked["answers"]]
-    holds = [_in_child(lambda s=source: _holds(s, asked["calls"], expected), asked["seconds"]) for source in asked["sources"]]
-    json.dump(holds, sys.stdout)
+    sources, calls, seconds = asked["sources"], asked["calls"], asked["seconds"]
+    if asked["mode"] == "answer":
+        printed = _in_child(lambda: _answers(sources[0], calls), seconds)
+    elif asked["mode"] == "hold":
+        expected = [ast.literal_eval(answer) for answer in asked["answers"]]
+        printed = [_in_child(lambda s=source: _holds(s, calls, expected), seconds) for source in sources]
+    else:
+        does = [_in_child(lambda s=source: _outcomes(s, calls), seconds) for source in sources]
+        printed = [one and does[0] and [mine != right for mine, right in zip(one, does[0], strict=True)] for one in does]
+    json.dump(printed, sys.stdout)
 
 
 def _namespace(source: str) -> dict[str, Any]:
@@ -55,6 +64,20 @@ def _holds(source: str, calls: list[str], expected: list[Any]) -> list[bool]:
             found.append(bool(eval(call, names) == answer))
         except Exception:  # noqa: BLE001 - as a test would fail
             found.append(False)
+    return found
+
+
+def _outcomes(source: str, calls: list[str]) -> list[str]:
+    try:
+        names = _namespace(source)
+    except Exception as error:  # noqa: BLE001 - a file that cannot be loaded does the same with all calls
+        return [f"raises {type(error).__name__}"] * len(calls)
+    found = []
+    for call in calls:
+        try:
+            found.append(f"gives {eval(call, names)!r}")
+        except Exception as error:  # noqa: BLE001 - an outcome like any other
+            found.append(f"raises {type(error).__name__}")
     return found
 
 

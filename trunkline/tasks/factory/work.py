@@ -1,20 +1,21 @@
-"""The way of one candidate through the factory. Owns the order of the stages and what each cost; every stage is a file of its own.
+"""The way of one candidate, or of a pair, through the factory. Owns the order of the stages; every stage is a file of its own.
 
 lay both sides ─► environment, tests ─► kind ─► statement ─► directory ─► certificate
  (source)          (running)          (route)  (statement)  (write_task)   (swe/certify)
                         │                                       └─► variants: drafts of their own, from here on the same
                         └── any of these may end it: Rejection, with its stage and cause
+
+a pair: lay all four sides ─► do they overlap? ─► both as above up to their statements ─► merged ─► directory ─► certificate
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
-import resource
 import shutil
 import tempfile
-import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,24 +23,31 @@ from pathlib import Path
 from trunkline.errors import CertificateError, SandboxError, TrunklineError
 from trunkline.sandbox.isolated import IsolatedSandboxes
 from trunkline.tasks.certificates.store import CertificateStore
-from trunkline.tasks.factory.candidate import Candidate, Rejected, Rejection, Source, Stage
+from trunkline.tasks.environments.javascript.environment import JavaScriptEnvironment
+from trunkline.tasks.factory.candidate import Candidate, Order, Rejected, Rejection, Source
+from trunkline.tasks.factory.change import Change
 from trunkline.tasks.factory.chat import Chat, ChatSettings
 from trunkline.tasks.factory.chat_words import ChatJudge, ChatWriter
 from trunkline.tasks.factory.draft import Draft
-from trunkline.tasks.factory.javascript.environment import JavaScriptEnvironment
 from trunkline.tasks.factory.javascript.judge_files import judged
 from trunkline.tasks.factory.language import Language
 from trunkline.tasks.factory.ledger import Entry, Made
+from trunkline.tasks.factory.meter import StageMeter
+from trunkline.tasks.factory.python import PythonBuilt
 from trunkline.tasks.factory.repair import ChatRepair
 from trunkline.tasks.factory.running import find_tests
 from trunkline.tasks.factory.statement import write_statement
-from trunkline.tasks.factory.variants.made import Variant, drafts_of
+from trunkline.tasks.factory.variants.made import OF_ONE, OfOne, Variant, drafts_of
+from trunkline.tasks.factory.variants.merge import Laid, check_apart, merge
+from trunkline.tasks.factory.variants.pairs import SOURCE_FILES
+from trunkline.tasks.factory.varied import varied_tests
 from trunkline.tasks.factory.write_task import write_task
 from trunkline.tasks.swe.certify import certify_task, stored_certificate
-from trunkline.tasks.swe.place import place_of
+from trunkline.tasks.swe.place import VerdictPlace, place_of
 from trunkline.tasks.swe.task import load_code_task
 
 _WORDS = 600
+_CUT_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,7 @@ class Options:
     """What is done with candidates."""
 
     variants: tuple[Variant, ...] = ()
-    """What is made of each valid one, too."""
+    """What is made of valid ones, too."""
     certify: bool = False
     """Whether tasks are certified as soon as they are written."""
     timeout_s: float = 60.0
@@ -85,44 +93,20 @@ class Workshop:
             chat = await stack.enter_async_context(Chat.open(options.chat)) if options.chat else None
             yield cls(source, languages, sandboxes, tasks, options, chat)
 
-    async def work_on(self, candidate: Candidate) -> Entry:
+    async def work_on(self, order: Order) -> Entry:
         """What became of it; a failure is a line with its cause, whatever failed."""
         with tempfile.TemporaryDirectory(prefix="trunkline-mine-") as folder:
-            work = _Work(self, candidate, Path(folder))
+            work = _Work(self, order, Path(folder))
             await work.run()
         return work.entry()
 
 
 @dataclass
-class StageMeter:
-    """CPU-seconds of this process and of the children that it has waited for, by stage; what is outside stages belongs to the last one."""
-
-    current: Stage = "select"
-    """Under way, or the last."""
-    spent: dict[Stage, float] = field(default_factory=dict)
-    """By stage."""
-    _started_s: float = field(default_factory=time.monotonic)
-
-    @contextlib.contextmanager
-    def stage(self, name: Stage) -> Iterator[None]:
-        """What is used inside counts for it."""
-        self.current, before = name, _cpu_seconds()
-        try:
-            yield
-        finally:
-            self.spent[name] = self.spent.get(name, 0.0) + _cpu_seconds() - before
-
-    def seconds(self) -> float:
-        """Wall time since it was made."""
-        return time.monotonic() - self._started_s
-
-
-@dataclass
 class _Work:
-    """One candidate."""
+    """One order."""
 
     shop: Workshop
-    candidate: Candidate
+    order: Order
     folder: Path
     meter: StageMeter = field(default_factory=StageMeter)
     made: list[Made] = field(default_factory=list)
@@ -130,14 +114,18 @@ class _Work:
     facts: dict[str, str] = field(default_factory=dict)
 
     async def run(self) -> None:
-        with self._noted(self.candidate.candidate_id):
-            draft, language = await self._draft()
-            draft = await self._finish(draft)
-            for variant in self.shop.options.variants:
-                with self._noted(f"{self.candidate.candidate_id} {variant}"):
-                    await self._vary(variant, draft, language)
+        with self._noted(self.order.order_id):
+            older = await self._lay(self.order.candidate)
+            if self.order.newer is not None:
+                await self._merge(older, await self._lay(self.order.newer))
+                return
+            draft = await self._finish(await self._draft(older))
+            for variant in OF_ONE:
+                if variant in self.shop.options.variants:
+                    with self._noted(f"{self.order.order_id} {variant}"):
+                        await self._vary(variant, draft, older.language)
 
-    async def _vary(self, variant: Variant, draft: Draft, language: Language) -> None:
+    async def _vary(self, variant: OfOne, draft: Draft, language: Language) -> None:
         folder = self.folder / variant
         folder.mkdir()
         with self.meter.stage("run"):
@@ -146,31 +134,51 @@ class _Work:
             with self._noted(made.name):
                 await self._finish(made)
 
-    async def _draft(self) -> tuple[Draft, Language]:
-        """Lays, builds, runs and routes."""
-        options, before, after = self.shop.options, self.folder / "before", self.folder / "after"
+    async def _merge(self, older: _Sides, newer: _Sides) -> None:
+        """Both worked on once more, since a draft is more than the directory that was made of it."""
+        with self.meter.stage("run"):
+            if older.language.name != "python" or newer.language.name != "python":
+                raise Rejection("run", "variants are Python's only", f"{older.language.name}, {newer.language.name}")
+            await check_apart(older.language, older.laid(), newer.laid())
+        first, second = await self._draft(older), await self._draft(newer)
+        self.facts = {"recipe": self.facts["recipe"]}
+        with self.meter.stage("statement"):
+            first, second = await self._told(first, beside=(second,)), await self._told(second, beside=(first,))
+        with self.meter.stage("run"):
+            merged = await merge(older.language, first, second, folder=self.folder / "merged", timeout_s=self.shop.options.timeout_s)
+        await self._finish(merged)
+
+    async def _lay(self, candidate: Candidate) -> _Sides:
+        before, after = (self.folder / candidate.candidate_id / side for side in ("before", "after"))
+        before.parent.mkdir()
         with self.meter.stage("select"):
-            await self.shop.source.lay(self.candidate, "before", before)
-            await self.shop.source.lay(self.candidate, "after", after)
+            await self.shop.source.lay(candidate, "before", before)
+            await self.shop.source.lay(candidate, "after", after)
             language = next((language for language in self.shop.languages if language.speaks(after)), None)
             if language is None:
                 raise Rejection("select", "no language that is known here", ", ".join(one.name for one in self.shop.languages))
+        return _Sides(candidate, before, after, language)
+
+    async def _draft(self, sides: _Sides) -> Draft:
+        """Builds, runs and routes."""
+        options, language = self.shop.options, sides.language
         with self.meter.stage("run"):
             found = await find_tests(
                 language,
-                self.candidate,
-                before,
-                after,
+                sides.candidate,
+                sides.before,
+                sides.after,
                 timeout_s=options.timeout_s,
                 cap_s=options.cap_s,
                 repair=ChatRepair(self.shop.chat) if self.shop.chat else None,
             )
-        self.facts |= found.facts
-        draft = Draft(
-            name=_named(self.candidate.candidate_id),
+        sources = [change.path for change in found.change.solution if language.role_of(change.path) == "source"]
+        self.facts |= {**found.facts, SOURCE_FILES: "\n".join(sources)}
+        return Draft(
+            name=_named(sides.candidate.candidate_id),
             kind=found.kind,
-            candidate=self.candidate,
-            workspace=before,
+            candidate=sides.candidate,
+            workspace=sides.before,
             solution=found.change.solution,
             hidden_tests=found.change.hidden_tests,
             test_files=found.test_files,
@@ -178,7 +186,6 @@ class _Work:
             environment=found.environment,
             facts=found.facts,
         )
-        return draft, language
 
     async def _finish(self, draft: Draft) -> Draft:
         """Tells, writes and certifies; the draft with what it is told."""
@@ -196,11 +203,20 @@ class _Work:
         self.made.append(made)
         return draft
 
-    async def _told(self, draft: Draft) -> Draft:
+    async def _told(self, draft: Draft, *, beside: Sequence[Draft] = ()) -> Draft:
         chat = self.shop.chat
         writer, judge = (ChatWriter(chat), ChatJudge(chat)) if chat else (None, None)
-        statement = await write_statement(draft, writer=writer, judge=judge)
+        statement = await write_statement(draft, writer=writer, judge=judge, beside=beside, varying=self._varying(draft))
+        if statement.cut:
+            words = "; ".join(filter(None, (self.facts.get("cut"), *statement.cut)))
+            self.facts["cut"] = words if len(words) <= _CUT_CHARACTERS else f"{words[: _CUT_CHARACTERS - 4]} ..."
         return replace(draft, instruction=statement.text, facts={**draft.facts, "told_by": statement.told_by})
+
+    def _varying(self, draft: Draft) -> Callable[[], Awaitable[dict[str, str]]] | None:
+        if not isinstance(draft.environment, PythonBuilt):
+            return None
+        place = VerdictPlace(self.shop.sandboxes, draft.environment.python)
+        return functools.partial(varied_tests, draft, place, timeout_s=self.shop.options.timeout_s)
 
     async def _certified(self, folder: Path, made: Made) -> Made:
         with self.meter.stage("certify"):
@@ -228,21 +244,31 @@ class _Work:
 
     def entry(self) -> Entry:
         """For the ledger."""
-        facts = {**self.candidate.facts, **self.facts}
+        own = self.order.candidate.facts if self.order.newer is None else {}
         return Entry(
-            self.candidate.candidate_id,
-            self.candidate.date.isoformat(),
-            facts,
+            self.order.order_id,
+            self.order.date.isoformat(),
+            {**own, **self.facts},
             tuple(self.made),
             tuple(self.rejected),
             {stage: round(seconds, 3) for stage, seconds in self.meter.spent.items()},
             round(self.meter.seconds(), 2),
+            self.order.merges,
         )
 
 
-def _cpu_seconds() -> float:
-    own, children = (resource.getrusage(which) for which in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+@dataclass(frozen=True)
+class _Sides:
+    """A candidate whose files are laid."""
+
+    candidate: Candidate
+    before: Path
+    after: Path
+    language: Language
+
+    def laid(self) -> Laid:
+        """Its change. Raises Rejection (select)."""
+        return Laid(self.before, Change.between(self.before, self.after, self.language))
 
 
 def _named(candidate_id: str) -> str:

@@ -61,6 +61,16 @@ def apply_patch(patch: str, tree: Path, *, what: str) -> None:
     _git(["apply", "-p1", "--whitespace=nowarn", "-"], tree, stdin=_bytes(text), failure=f"{what} does not apply")
 
 
+def merge_text(ours: bytes, base: bytes, theirs: bytes) -> bytes:
+    """`ours` with what `theirs` changes of `base`; where both change the same lines it has theirs. `theirs` itself if one is no text."""
+    if b"\0" in ours + base + theirs:
+        return theirs
+    with tempfile.TemporaryDirectory(prefix="trunkline-git-") as scratch:
+        for name, content in (("ours", ours), ("base", base), ("theirs", theirs)):
+            (Path(scratch) / name).write_bytes(content)
+        return _git(["merge-file", "--stdout", "--theirs", "ours", "base", "theirs"], Path(scratch), failure="git merges no files")
+
+
 def extract_commit(repository: Path, commit: str, target: Path) -> None:
     """Writes the files of a commit, without its history. Links within it become copies, for a task consists of files.
 

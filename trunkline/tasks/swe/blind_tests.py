@@ -26,7 +26,7 @@ from trunkline.tasks.swe.syntax import parse
 
 MODULE = "trunkline_observer"
 _SEE, _RAISING, _WARNING = "_trunkline_see", "_trunkline_raising", "_trunkline_warning"
-_EQUAL = frozenset({"assertEqual", "assertEquals", "assertListEqual", "assertTupleEqual", "assertDictEqual", "assertSetEqual"}) | {
+EQUALITIES = frozenset({"assertEqual", "assertEquals", "assertListEqual", "assertTupleEqual", "assertDictEqual", "assertSetEqual"}) | {
     "assertSequenceEqual",
     "assertMultiLineEqual",
 }
@@ -119,7 +119,7 @@ class _Blinding(ast.NodeTransformer):
         name, arguments = call.func.attr, call.args
         if len(arguments) < 2 or any(isinstance(argument, ast.Starred) for argument in arguments[:2]):
             return node
-        if name in _EQUAL:
+        if name in EQUALITIES:
             return self._equal(node, arguments[0], arguments[1])
         if name == "assertIn":
             return self._within(node, arguments[0], arguments[1])

@@ -21,6 +21,7 @@ from trunkline.protocols import Sandboxes, Verifier
 from trunkline.tasks.base import Subject
 from trunkline.tasks.certificates.certificate import Certificate
 from trunkline.tasks.certificates.store import CertificateStore
+from trunkline.tasks.environments.javascript.environment import RECORD
 from trunkline.tasks.swe.attacks import Attack, corpus_digest, load_corpus
 from trunkline.tasks.swe.calibration import Calibration, calibrate
 from trunkline.tasks.swe.environment import environment_key
@@ -37,16 +38,15 @@ from trunkline.types import FileChange
 
 _SOURCES = (
     "tasks/swe/**/*.py", "tasks/certificates/*.py", "tasks/formats/harbor*.py",
-    "tasks/environments/identity.py", "tasks/environments/install.py", "tasks/environments/lock.py",
+    "tasks/environments/identity.py", "tasks/environments/install.py", "tasks/environments/landing.py", "tasks/environments/lock.py",
 )  # fmt: skip
+"""Not tasks/environments/javascript: a task that uses it has no certificate (require_corpus)."""
 _NO_PART = frozenset(
     {"demonstrations", "naive", "own_tests", "practice", "remembered", "scaffold", "surroundings", "taskset", "vocabulary"}
 )
 """Modules of this room that verdicts use nothing of: what agents see and are shown, comparisons, and who asks for verdicts."""
 _SANDBOX = ("sealed", "host", "layers", "layer_copy", "seccomp", "cgroups")
 _MOST_NAMED = 5
-_JAVASCRIPT = "environment/javascript.toml"
-"""In a task whose tests run under Node."""
 
 NOT_EXCLUDED = (
     "an agent that knows the hidden tests and breaks behaviour that neither they nor held-out inputs touch",
@@ -111,7 +111,7 @@ async def certify_task(
     trial = Trial(task, sandboxes, lambda: task_key(task, attacks), corpus, corpus_version(task.settings.verifier, attacks), steps)
 
     async def prepare() -> Prepared:
-        _require_corpus(task)
+        require_corpus(task)
         if task.settings.verifier == "inversion":
             return await prepare_inversion(task, place)
         oracle = await oracle_changes(task, place)
@@ -124,11 +124,11 @@ async def certify_task(
     return await trial.certificate(prepare, repeats=repeats)
 
 
-def _require_corpus(task: CodeTask) -> None:
+def require_corpus(task: CodeTask) -> None:
     """Raises TaskError where attacks that could be paid are not among ours, so that a certificate would say nothing."""
-    if (task.folder / _JAVASCRIPT).is_file():
+    if (task.folder / RECORD).is_file():
         raise TaskError(
-            f"{task.folder / _JAVASCRIPT}: its tests are JavaScript's and our attacks are Python's, so that none could be paid, whatever "
+            f"{task.folder / RECORD}: its tests are JavaScript's and our attacks are Python's, so that none could be paid, whatever "
             "judges; train on it without a certificate only where you may trust the agent"
         )
 

@@ -16,10 +16,11 @@ import platform
 import py_compile
 import shutil
 import sys
-import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
+from typing import Protocol
 
 from packaging.requirements import Requirement
 
@@ -28,7 +29,9 @@ from trunkline.home import cache_home
 from trunkline.protocols import SealedSandboxes
 from trunkline.tasks.environments.install import PACKAGES, PROJECT, Installed, install, name_of, shown_interpreter
 from trunkline.tasks.environments.interpreters import interpreter_of
+from trunkline.tasks.environments.landing import landing
 from trunkline.tasks.environments.lock import lock_of
+from trunkline.types import SandboxLimits
 
 PROGRAMS = "/verdict/programs"
 _WANTED = ("pytest", "time-machine")
@@ -36,9 +39,33 @@ _LAYOUT = 1
 """Raised when what is written of the same packages changes."""
 
 
+class ScriptEnvironment(Protocol):
+    """What a task's own script finds: `PythonEnvironment`, or Node with packages (tasks/environments/javascript)."""
+
+    @property
+    def shown(self) -> tuple[tuple[Path, str], ...]:
+        """What a sealed run has to show, read-only."""
+        ...
+
+    @property
+    def script_variables(self) -> Mapping[str, str]:
+        """With which the script finds it."""
+        ...
+
+    @property
+    def modules(self) -> frozenset[str]:
+        """Top-level names of modules; nobody else's may be called so."""
+        ...
+
+    @property
+    def limits(self) -> SandboxLimits | None:
+        """Of a run whose task names none; None: the backend's."""
+        ...
+
+
 @dataclass(frozen=True)
 class PythonEnvironment:
-    """An interpreter and its packages, as they are seen inside a sealed sandbox."""
+    """An interpreter and its packages, as they are seen inside a sealed sandbox. Implements `ScriptEnvironment`."""
 
     python: str
     """The interpreter, inside."""
@@ -58,6 +85,17 @@ class PythonEnvironment:
     def argv(self, program: str, argument: str) -> tuple[str, ...]:
         """The command that runs one of our programs: no variables, no site packages, no start-up files, nothing written."""
         return (self.python, "-I", "-S", "-B", f"{PROGRAMS}/{program}.py", argument)
+
+    @property
+    def script_variables(self) -> Mapping[str, str]:
+        """See `ScriptEnvironment`: `python3 -m pytest` works."""
+        path = f"{os.path.dirname(self.python)}:/usr/local/bin:/usr/bin:/bin"
+        return {"PYTHONPATH": ":".join(self.packages), "PATH": path}
+
+    @property
+    def limits(self) -> SandboxLimits | None:
+        """See `ScriptEnvironment`."""
+        return None
 
 
 async def environment_of(folder: Path, sandboxes: SealedSandboxes) -> PythonEnvironment:
@@ -98,7 +136,7 @@ def environment_from(installed: Installed) -> PythonEnvironment:
 
 
 def verdict_environment() -> PythonEnvironment:
-    """That of this Python; copied at first use (about a second), then found. Raises ConfigError if a package is not installed."""
+    """That of this Python; copied at first use (about a second), then found. Raises ConfigError: a package is not installed; InfraError."""
     return _environment(cache_home())
 
 
@@ -163,25 +201,12 @@ def _digest(files: dict[str, Path]) -> str:
 
 
 def _write(folder: Path, files: dict[str, Path]) -> None:
-    """Whole or not at all: another process may write the same at the same time, and the first one to finish wins. Raises ConfigError."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".new-", dir=folder.parent) as scratch:
-            new = Path(scratch) / "packages"
-            for name, place in files.items():
-                target = new / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(place, target)
-                if target.suffix == ".py":
-                    # Never looked at again: the times of the copy say nothing, and nobody inside can write a new one.
-                    py_compile.compile(str(target), quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
-            for path in new.rglob("*"):
-                path.chmod(0o755 if path.is_dir() else 0o444)
-            new.chmod(0o755)
-            try:
-                os.rename(new, folder)
-            except OSError:
-                if not folder.is_dir():
-                    raise
-    except OSError as error:
-        raise ConfigError(f"cannot copy pytest into {folder.parent}: {error}; set TRUNKLINE_HOME to a writable directory") from error
+    """Raises InfraError."""
+    with landing(folder) as new:
+        for name, place in files.items():
+            target = new / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(place, target)
+            if target.suffix == ".py":
+                # Never looked at again: the times of the copy say nothing, and nobody inside can write a new one.
+                py_compile.compile(str(target), quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)

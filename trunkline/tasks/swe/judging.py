@@ -59,7 +59,7 @@ class Judges:
             return InversionVerifier.load(task, place)
         if task.settings.verifier == "script":
             paths = frozenset(change.path for change in await oracle_changes(task, place))
-            return ScriptVerifier.load(task.folder, self.sandboxes, oracle_paths=paths, environment=place.environment)
+            return ScriptVerifier.load(task.folder, self.sandboxes, oracle_paths=paths, environment=place.script_environment)
         certificate = await asyncio.to_thread(stored_certificate, task)
         calibration = None if certificate is None else calibration_of(certificate)
         return CodeVerifier(task, calibration or await calibrate(task, place), place)

@@ -29,7 +29,7 @@ class OwnTestsVerifier:
     """Implements `trunkline.protocols.Verifier`."""
 
     task: CodeTask
-    """What was attempted; tests of a script are not run: such tasks are refused."""
+    """What was attempted; of those that a script judges only JavaScript's tell how their tests are run, others are refused."""
     sandboxes: SealedSandboxes | None
     """Where the tests run; None: there is no place for a verdict."""
     turn: asyncio.Semaphore

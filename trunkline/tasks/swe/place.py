@@ -9,7 +9,9 @@ from pathlib import Path
 
 from trunkline.errors import TaskError, VerifierError
 from trunkline.protocols import SealedSandboxes
-from trunkline.tasks.swe.environment import PythonEnvironment, environment_of
+from trunkline.tasks.environments.javascript.environment import JavaScriptEnvironment
+from trunkline.tasks.environments.javascript.environment import environment_of as javascript_of
+from trunkline.tasks.swe.environment import PythonEnvironment, ScriptEnvironment, environment_of
 from trunkline.tasks.swe.task import CodeTask
 from trunkline.tasks.swe.tree import lay_tree
 from trunkline.types import Command, FileChange, SealedRun
@@ -25,11 +27,18 @@ class VerdictPlace:
     """Make the sandboxes."""
     environment: PythonEnvironment
     """Python, pytest and our programs in them."""
+    javascript: JavaScriptEnvironment | None = None
+    """Node and packages, of a task whose tests are JavaScript's."""
+
+    @property
+    def script_environment(self) -> ScriptEnvironment:
+        """What the task's own script is shown, if it is judged by one."""
+        return self.javascript or self.environment
 
 
 async def place_of(task: CodeTask, sandboxes: SealedSandboxes) -> VerdictPlace:
     """With the task's own environment, which is made if it is not here yet. Raises TaskError, ConfigError, InfraError, SandboxError."""
-    return VerdictPlace(sandboxes, await environment_of(task.folder, sandboxes))
+    return VerdictPlace(sandboxes, await environment_of(task.folder, sandboxes), await javascript_of(task.folder, sandboxes))
 
 
 async def oracle_changes(task: CodeTask, place: VerdictPlace) -> tuple[FileChange, ...]:

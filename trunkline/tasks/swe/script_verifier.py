@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import os
 import tempfile
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from trunkline.tasks.formats.harbor_config import EnvironmentConfig
 from trunkline.tasks.formats.harbor_honoured import refusals, role_environment
 from trunkline.tasks.formats.harbor_reward import read_reward
 from trunkline.tasks.swe.allowed import Allowed, allow_changes
-from trunkline.tasks.swe.environment import PythonEnvironment
+from trunkline.tasks.swe.environment import ScriptEnvironment
 from trunkline.tasks.swe.task import TABLE, CodeSettings, read_settings
 from trunkline.tasks.swe.tree import lay_tree
 from trunkline.types import Command, FileChange, Reward, SandboxLimits, SealedResult, SealedRun, Work
@@ -50,8 +49,8 @@ class ScriptVerifier:
     """Where the script runs."""
     oracle_paths: Collection[str] = frozenset()
     """What the task's solution changes."""
-    environment: PythonEnvironment | None = None
-    """Shown to the script, so that `python3 -m pytest` works; None: its image has what it needs."""
+    environment: ScriptEnvironment | None = None
+    """Shown to the script, so that `python3 -m pytest`, or `node`, works; None: its image has what it needs."""
 
     @classmethod
     def load(
@@ -61,7 +60,7 @@ class ScriptVerifier:
         *,
         workspace: Path | None = None,
         oracle_paths: Collection[str] = frozenset(),
-        environment: PythonEnvironment | None = None,
+        environment: ScriptEnvironment | None = None,
     ) -> ScriptVerifier:
         """Of a task's folder. Without `workspace` the task names a folder of environment/. Raises TaskError."""
         task = read_harbor(folder)
@@ -105,8 +104,7 @@ class ScriptVerifier:
         variables: dict[str, str] = {}
         shown: tuple[tuple[Path, str], ...] = ((tests, "/tests"),)
         if self.environment is not None:
-            path = f"{os.path.dirname(self.environment.python)}:/usr/local/bin:/usr/bin:/bin"
-            variables = {"PYTHONPATH": ":".join(self.environment.packages), "PATH": path}
+            variables = dict(self.environment.script_variables)
             shown += self.environment.shown
         verifier = self.task.config.verifier
         return SealedRun(
@@ -116,7 +114,7 @@ class ScriptVerifier:
             trees=(tree,),
             shown=shown,
             collects=_LOGS,
-            limits=_limits(self.task.config.environment),
+            limits=_limits(self.task.config.environment, None if self.environment is None else self.environment.limits),
         )
 
 
@@ -143,7 +141,8 @@ def _outcome(rewards: dict[str, float]) -> float:
 
 
 def _words_of(allowed: Allowed, result: SealedResult) -> list[str]:
-    words = [f"tests/test.sh ended with status {result.command.status}"]
+    said = (result.command.stdout or result.command.stderr).decode(errors="replace").strip()
+    words = [f"tests/test.sh ended with status {result.command.status}" + (f" and said {said[-_WORDS:]!r}" if said else "")]
     if allowed.dropped:
         named = ", ".join(f"{dropped.path} ({dropped.reason})" for dropped in allowed.dropped[:_MOST_NAMED])
         words.append(f"{len(allowed.dropped)} changes left out: {named}{', ...' * (len(allowed.dropped) > _MOST_NAMED)}")
@@ -156,11 +155,11 @@ def _lay_tests(target: Path, tests: Path) -> None:
     (target / "test.sh").chmod(0o755)
 
 
-def _limits(environment: EnvironmentConfig) -> SandboxLimits | None:
-    """As the task says; what it leaves open is ours. None: it leaves all open."""
+def _limits(environment: EnvironmentConfig, default: SandboxLimits | None) -> SandboxLimits | None:
+    """As the task says; what it leaves open is the default's. None: the backend's."""
     if not (environment.memory_mb or environment.storage_mb or environment.cpus):
-        return None
-    ours = SandboxLimits()
+        return default
+    ours = default or SandboxLimits()
     return dataclasses.replace(
         ours,
         memory_bytes=environment.memory_mb * _MEGABYTE if environment.memory_mb else ours.memory_bytes,

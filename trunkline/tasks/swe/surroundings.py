@@ -7,6 +7,8 @@ import shlex
 from pathlib import PurePosixPath
 
 from trunkline.protocols import SealedSandboxes, Surroundings
+from trunkline.tasks.environments.javascript.environment import VISIBLE_TESTS, JavaScriptEnvironment
+from trunkline.tasks.environments.javascript.environment import environment_of as javascript_of
 from trunkline.tasks.swe.environment import PROGRAMS, PythonEnvironment, environment_of, verdict_environment
 from trunkline.tasks.swe.task import CodeTask
 
@@ -16,12 +18,13 @@ _WORKSPACE = PurePosixPath("/workspace")
 
 
 async def surroundings_of(task: CodeTask, sandboxes: SealedSandboxes | None) -> Surroundings:
-    """Those of its tests; of a task that a script judges none. Raises TaskError, ConfigError, InfraError, SandboxError.
+    """Those of its tests; of a task that a script judges only Node's. Raises TaskError, ConfigError, InfraError, SandboxError.
 
-    `sandboxes` are where a task's own packages are installed, if they are not yet; None: it has the Python that we run under.
+    `sandboxes` are where a task's own packages are installed, if they are not yet; None: it has the Python that we run under, or nothing.
     """
     if task.settings.verifier == "script":
-        return Surroundings()
+        javascript = None if sandboxes is None else await javascript_of(task.folder, sandboxes)
+        return Surroundings() if javascript is None else javascript_surroundings(javascript)
     if sandboxes is None:
         return python_surroundings(task, await asyncio.to_thread(verdict_environment))
     return python_surroundings(task, await environment_of(task.folder, sandboxes))
@@ -36,3 +39,10 @@ def python_surroundings(task: CodeTask, environment: PythonEnvironment) -> Surro
     command = (*python, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", *task.settings.pytest_args)
     shown = tuple((source, place) for source, place in environment.shown if place != PROGRAMS)
     return Surroundings(shown, {TEST_COMMAND: shlex.join(command)}, command)
+
+
+def javascript_surroundings(environment: JavaScriptEnvironment) -> Surroundings:
+    """Packages and Node where verdicts see them, and the project's runner on the visible tests."""
+    runs = ("env", *(f"{name}={value}" for name, value in environment.variables.items()), "node", VISIBLE_TESTS)
+    command = (*runs, environment.recipe.runner, *environment.recipe.runner_args, "--")
+    return Surroundings(environment.shown, {TEST_COMMAND: shlex.join(command)}, command)

@@ -1,1 +1,1 @@
-"""JavaScript for the factory: packages of the npm registry, locked and installed in a sandbox, and the projects' own test runners."""
+"""JavaScript for the factory: what projects say of themselves, how their tests are run, and what their tasks are judged with."""

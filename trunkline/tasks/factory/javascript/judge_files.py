@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.errors import TaskError
+from trunkline.tasks.environments.javascript.environment import PROGRAMS_HERE, VARIABLES, JavaScriptEnvironment
+from trunkline.tasks.environments.javascript.recipe import JavaScriptRecipe
 from trunkline.tasks.factory.draft import Draft
-from trunkline.tasks.factory.javascript.environment import PROGRAMS_HERE, JavaScriptEnvironment
-from trunkline.tasks.factory.javascript.language import VARIABLES, run_options
-from trunkline.tasks.factory.javascript.recipe import JavaScriptRecipe
+from trunkline.tasks.factory.javascript.language import run_options
 from trunkline.tasks.factory.javascript.roles import files_of, is_run, is_runner_configuration, role_of
 
 _NAMES = ("judge.mjs", "run.mjs", "node_reporter.mjs", "mocha_reporter.cjs")

@@ -16,26 +16,23 @@ from pydantic import BaseModel, ValidationError
 
 from trunkline.errors import TaskError
 from trunkline.protocols import SealedSandboxes
+from trunkline.tasks.environments.javascript.environment import LIMITS, PROGRAMS, JavaScriptEnvironment
+from trunkline.tasks.environments.javascript.install import install
+from trunkline.tasks.environments.javascript.node import find_node
+from trunkline.tasks.environments.javascript.recipe import JavaScriptRecipe
+from trunkline.tasks.environments.javascript.resolve import resolve
 from trunkline.tasks.factory.candidate import Rejection
-from trunkline.tasks.factory.javascript.environment import PROGRAMS, JavaScriptEnvironment
-from trunkline.tasks.factory.javascript.install import install
+from trunkline.tasks.factory.javascript.ladder import ladder
 from trunkline.tasks.factory.javascript.manifest import Manifest, read_manifest
-from trunkline.tasks.factory.javascript.node import find_node
-from trunkline.tasks.factory.javascript.recipe import JavaScriptRecipe, ladder
-from trunkline.tasks.factory.javascript.resolve import resolve
 from trunkline.tasks.factory.javascript.roles import files_to_run, is_run, role_of, source_patterns
 from trunkline.tasks.factory.language import Ended, Environment, Recipe, Results, Role
-from trunkline.types import Command, SandboxLimits, SealedResult, SealedRun
+from trunkline.types import Command, SealedResult, SealedRun
 
 _LOCK = "package-lock.json"
 _MAX_LOCK_BYTES = 2**24
 _MAX_REPORT_BYTES = 2**24
 _MAX_OUTPUT_BYTES = 2**16
 _WORDS = 300
-_LIMITS = SandboxLimits(memory_bytes=3 * 2**30)
-"""Runners start several processes, each with a heap of its own."""
-VARIABLES = {"CI": "true", "NO_COLOR": "1", "FORCE_COLOR": "0", "TZ": "UTC", "NODE_ENV": "test"}
-"""Of a run of tests; a recipe's own win."""
 
 
 class _Report(BaseModel):
@@ -106,14 +103,14 @@ class JavaScriptLanguage:
             SealedRun(
                 Command(
                     ("node", f"{PROGRAMS}/run.mjs", json.dumps(run_options(environment.recipe, wanted))),
-                    environment={**VARIABLES, **environment.recipe.variables, "PATH": environment.node.search_path},
+                    environment=environment.variables,
                     timeout_s=timeout_s,
                     max_output_bytes=_MAX_OUTPUT_BYTES,
                 ),
                 trees=tuple(trees),
                 shown=environment.shown,
                 max_report_bytes=_MAX_REPORT_BYTES,
-                limits=_LIMITS,
+                limits=LIMITS,
             )
         )
         return _results(result, timeout_s)

@@ -8,13 +8,12 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from trunkline.errors import TaskError
+from trunkline.tasks.environments.javascript.recipe import Runner
 from trunkline.tasks.factory.javascript.roles import is_run
 
-Runner = Literal["node", "vitest", "jest", "mocha", "files"]
-"""What runs tests, with reports that can be read. `node` is Node's own, `node --test`; `files`: each file is one test, by its status."""
 MANIFEST = "package.json"
 _MAX_BYTES = 2**20
 _DEPENDENCIES = ("dependencies", "devDependencies", "optionalDependencies", "peerDependencies")

@@ -1,4 +1,7 @@
-"""Which variants there are, and what is made of a valid change. Owns the choice; each variant is a file of its own."""
+"""Which variants there are, and what is made of one valid change. Owns the choice; each variant is a file of its own.
+
+`merge` takes two changes: pairs.py chooses them once the candidates are done, work.py has them merged.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,14 @@ from trunkline.tasks.factory.variants.inversion import invert
 from trunkline.tasks.factory.variants.review import review
 from trunkline.tasks.swe.place import VerdictPlace
 
-Variant = Literal["inject", "invert", "review"]
+OfOne = Literal["inject", "invert", "review"]
+"""Made of one change."""
+Variant = Literal["inject", "invert", "review", "merge"]
+OF_ONE: tuple[OfOne, ...] = get_args(OfOne)
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
 
-async def drafts_of(variant: Variant, draft: Draft, language: Language, *, sandboxes: SealedSandboxes, folder: Path) -> Sequence[Draft]:
+async def drafts_of(variant: OfOne, draft: Draft, language: Language, *, sandboxes: SealedSandboxes, folder: Path) -> Sequence[Draft]:
     """The variants of one kind of a valid change that has its statement, each found by running its tests.
 
     Raises Rejection: there is none, and why; SandboxError.

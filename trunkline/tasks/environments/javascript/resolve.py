@@ -17,8 +17,8 @@ from pathlib import Path
 
 from trunkline.errors import TaskError
 from trunkline.home import cache_home
-from trunkline.tasks.factory.javascript.lock import NpmLock, read_lock
-from trunkline.tasks.factory.javascript.node import Node, npm_environment
+from trunkline.tasks.environments.javascript.lock import NpmLock, read_lock
+from trunkline.tasks.environments.javascript.node import Node, npm_environment
 
 _TIMEOUT_S = 300.0
 _LINES = 12

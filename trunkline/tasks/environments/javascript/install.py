@@ -18,9 +18,10 @@ from pathlib import Path
 from trunkline.errors import TaskError
 from trunkline.home import cache_home
 from trunkline.protocols import SealedSandboxes
-from trunkline.tasks.factory.javascript.archives import fetch_archives, lay_archives
-from trunkline.tasks.factory.javascript.lock import NpmLock
-from trunkline.tasks.factory.javascript.node import Node, this_platform
+from trunkline.tasks.environments.javascript.archives import fetch_archives, lay_archives
+from trunkline.tasks.environments.javascript.lock import NpmLock
+from trunkline.tasks.environments.javascript.node import Node, this_platform
+from trunkline.tasks.environments.landing import landing, mark_used
 from trunkline.types import Command, FileChange, SandboxLimits, SealedRun
 
 MODULES = "/node_modules"
@@ -45,10 +46,11 @@ mkdir -p {_INSIDE}
 async def install(node: Node, manifest: str, lock: NpmLock, sandboxes: SealedSandboxes, *, runs_scripts: bool = False) -> Path:
     """The folder with the packages, made if this host has none of this content.
 
-    Raises TaskError with the last lines of npm's log, or naming the archive that is not what its hash says; SandboxError.
+    Raises TaskError with the last lines of npm's log, or naming the archive that is not what its hash says; SandboxError, InfraError.
     """
     folder = cache_home() / "environments" / environment_digest(node, manifest, lock, runs_scripts=runs_scripts)
     if folder.is_dir():
+        mark_used(folder)
         return folder
     await fetch_archives(lock.packages)
     found = await _installed(node, manifest, lock, sandboxes, runs_scripts=runs_scripts)
@@ -98,22 +100,11 @@ async def _installed(node: Node, manifest: str, lock: NpmLock, sandboxes: Sealed
 
 
 def _land(folder: Path, found: Iterable[FileChange]) -> None:
-    """Whole or not at all: another process may write the same at the same time, and the first one to finish wins."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".new-", dir=folder.parent) as scratch:
-        new = Path(scratch) / "packages"
-        new.mkdir()
+    with landing(folder) as new:
         for change in sorted(found, key=lambda change: change.path):
             inside = posixpath.relpath(change.path, _INSIDE)
             if change.path.startswith(f"{_INSIDE}/") and not inside.startswith(".."):
                 _write(new, inside, change)
-        for path in (new, *(path for path in new.rglob("*") if path.is_dir() and not path.is_symlink())):
-            path.chmod(0o755)
-        try:
-            os.rename(new, folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
 
 
 def _write(new: Path, inside: str, change: FileChange) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from trunkline.errors import TaskError
-from trunkline.tasks.factory.javascript.node import this_platform
+from trunkline.tasks.environments.javascript.node import this_platform
 
 _FORMATS = (2, 3)
 _MODULES = "node_modules/"

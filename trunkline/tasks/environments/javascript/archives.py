@@ -15,8 +15,8 @@ import aiohttp
 
 from trunkline.errors import TaskError
 from trunkline.home import cache_home
-from trunkline.tasks.factory.javascript.lock import LockedPackage
-from trunkline.tasks.factory.javascript.resolve import write_whole
+from trunkline.tasks.environments.javascript.lock import LockedPackage
+from trunkline.tasks.environments.javascript.resolve import write_whole
 
 _MAX_BYTES = 200 * 2**20
 _AT_ONCE = 8

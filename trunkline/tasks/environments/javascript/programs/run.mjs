@@ -23,19 +23,22 @@ function program(name) {
 }
 
 // Each with the arguments of the project, and without what would cost time or write elsewhere: coverage, watching, other reports.
-const COMMANDS = {
-  files: (args, files, report) => COMMANDS.node(args, files, report),
-  node: (args, files, report) => [
-    ...args, '--test', `--test-reporter=${HERE}/node_reporter.mjs`, `--test-reporter-destination=${report}`, ...files,
+export const COMMANDS = {
+  files: (args, files, reporting) => COMMANDS.node(args, files, reporting),
+  node: (args, files, reporting) => [...args, '--test', ...reporting, ...files],
+  mocha: (args, files, reporting) => [program('mocha'), ...args, '--exit', ...reporting, ...files],
+  vitest: (args, files, reporting) => [program('vitest'), 'run', ...args, '--coverage.enabled=false', ...reporting, ...files],
+  jest: (args, files, reporting) => [
+    program('jest'), ...args, '--ci', '--coverage=false', '--watchman=false', '--runInBand', ...reporting,
+    ...(files.length ? ['--runTestsByPath', ...files] : []),
   ],
-  mocha: (args, files) => [program('mocha'), ...args, '--exit', '--reporter', `${HERE}/mocha_reporter.cjs`, ...files],
-  vitest: (args, files, report) => [
-    program('vitest'), 'run', ...args, '--coverage.enabled=false', '--reporter=json', `--outputFile=${report}`, ...files,
-  ],
-  jest: (args, files, report) => [
-    program('jest'), ...args, '--ci', '--json', `--outputFile=${report}`, '--coverage=false', '--watchman=false', '--runInBand',
-    `--cacheDirectory=${path.dirname(report)}/cache`, ...(files.length ? ['--runTestsByPath', ...files] : []),
-  ],
+};
+const REPORTING = {
+  files: (report) => REPORTING.node(report),
+  node: (report) => [`--test-reporter=${HERE}/node_reporter.mjs`, `--test-reporter-destination=${report}`],
+  mocha: () => ['--reporter', `${HERE}/mocha_reporter.cjs`],
+  vitest: (report) => ['--reporter=json', `--outputFile=${report}`],
+  jest: (report) => ['--json', `--outputFile=${report}`, `--cacheDirectory=${path.dirname(report)}/cache`],
 };
 
 function lineOf(text) {
@@ -111,7 +114,7 @@ async function runOnce({ runner, args, files }, folder) {
   const report = path.join(folder, 'report');
   const { TRUNKLINE_REPORT_FD: _, ...env } = process.env;
   if (runner === 'mocha') env.TRUNKLINE_REPORT = report;
-  const { ended, said } = await start(COMMANDS[runner](args, files, report), env);
+  const { ended, said } = await start(COMMANDS[runner](args, files, REPORTING[runner](report)), env);
   if (!fs.existsSync(report)) return { ...NOTHING, complaint: `${runner} left no report, it ${ended}: ${lineOf(said)}` };
   try {
     return { ...readReport(runner, fs.readFileSync(report, 'utf8'), files), complaint: '' };

@@ -10,13 +10,13 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from trunkline.errors import TaskError
-from trunkline.tasks.factory.javascript.manifest import Manifest, Runner
 
+Runner = Literal["node", "vitest", "jest", "mocha", "files"]
+"""What runs tests, with reports that can be read. `node` is Node's own, `node --test`; `files`: each file is one test, by its status."""
 _NAME = re.compile(r"(@[a-z0-9][\w.\-~]*/)?[a-z0-9][\w.\-~]*", re.IGNORECASE)
 _VERSION = re.compile(r"[\w.\-+^~<>=|*x ]{1,100}")
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*", re.IGNORECASE)
 _CLOSED = frozenset({"PATH", "HOME", "TMPDIR", "NODE_PATH", "LD_PRELOAD", "LD_LIBRARY_PATH"})
-_YEAR = dt.timedelta(days=365)
 
 
 class JavaScriptRecipe(BaseModel):
@@ -69,35 +69,3 @@ class JavaScriptRecipe(BaseModel):
         except ValidationError as error:
             faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
             raise TaskError(f"no recipe has these fields ({faults}); known are {sorted(type(self).model_fields)}") from None
-
-
-def ladder(manifest: Manifest, date: dt.datetime, *, has_lock: bool) -> list[JavaScriptRecipe]:
-    """What to try, in order: the project's own lock, what there was at the end of the date's month, a year later, the newest.
-
-    package.json's own ranges hold in each, so that the newest are those of the same major versions.
-    """
-    started = manifest.started()
-    if started is None:
-        return []
-    common = {"runner": started.runner, "runner_args": started.args, "variables": _allowed(started.variables)}
-    if not manifest.dependencies:
-        return [JavaScriptRecipe.model_validate(common | {"lock": "none"})]
-    end = _end_of_month(date.date())
-    rungs: list[dict[str, Any]] = [{"cutoff": end}, {"cutoff": _end_of_month(end + _YEAR)}, {"cutoff": None}]
-    return [JavaScriptRecipe.model_validate(common | rung) for rung in ([{"lock": "committed", "cutoff": end}] if has_lock else []) + rungs]
-
-
-def _allowed(variables: Mapping[str, str]) -> dict[str, str]:
-    """Those that a recipe may set."""
-    kept: dict[str, str] = {}
-    for name, value in variables.items():
-        try:
-            kept |= JavaScriptRecipe(variables={name: value}).variables
-        except ValidationError:
-            continue
-    return kept
-
-
-def _end_of_month(day: dt.date) -> dt.date:
-    """So that neighbouring changes share what was resolved."""
-    return (day.replace(day=28) + dt.timedelta(days=4)).replace(day=1) - dt.timedelta(days=1)

@@ -1,4 +1,7 @@
-"""An environment of npm packages: what a task's directory says of it, and the way back from there. Owns no run and no installation."""
+"""An environment of npm packages: what a task's directory says of it, and the way back from there. Owns no run and no installation.
+
+environment/javascript.toml, environment/npm/** ─► this host's Node, of the same major version ─► installed ─► what a sandbox shows
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,12 @@ from pydantic import ValidationError
 
 from trunkline.errors import TaskError
 from trunkline.protocols import SealedSandboxes
-from trunkline.tasks.factory.javascript.install import MODULES, install
-from trunkline.tasks.factory.javascript.lock import read_lock
-from trunkline.tasks.factory.javascript.node import Node, find_node
-from trunkline.tasks.factory.javascript.recipe import JavaScriptRecipe
+from trunkline.tasks.environments.javascript.install import MODULES, install
+from trunkline.tasks.environments.javascript.lock import read_lock
+from trunkline.tasks.environments.javascript.node import Node, find_node
+from trunkline.tasks.environments.javascript.recipe import JavaScriptRecipe
 from trunkline.tasks.formats.harbor import DOCKERFILE
+from trunkline.types import SandboxLimits
 
 RECORD = "environment/javascript.toml"
 MANIFEST = "environment/npm/package.json"
@@ -26,6 +30,12 @@ LOCK = "environment/npm/package-lock.json"
 PROGRAMS = "/verdict/programs"
 PROGRAMS_HERE = Path(__file__).parent / "programs"
 """On this host."""
+VISIBLE_TESTS = f"{PROGRAMS}/visible_tests.mjs"
+"""Runs the tests of a workspace, see there."""
+VARIABLES = {"CI": "true", "NO_COLOR": "1", "FORCE_COLOR": "0", "TZ": "UTC", "NODE_ENV": "test"}
+"""Of a run of tests; a recipe's own win."""
+LIMITS = SandboxLimits(memory_bytes=3 * 2**30)
+"""Of a run of tests: runners start several processes, each with a heap of its own."""
 
 # Packages lie beside the workspace, as in our sandboxes.
 _INSTALL = """COPY npm/package.json npm/package-lock.json /
@@ -40,7 +50,7 @@ WORKDIR /workspace
 
 @dataclass(frozen=True)
 class JavaScriptEnvironment:
-    """Implements `trunkline.tasks.factory.language.Environment`."""
+    """Implements `trunkline.tasks.factory.language.Environment`, and `trunkline.tasks.swe.environment.ScriptEnvironment`."""
 
     recipe: JavaScriptRecipe
     """What it was made of."""
@@ -60,6 +70,26 @@ class JavaScriptEnvironment:
         """What every sealed run shows: the packages, our programs, and Node if it is not in /usr."""
         packages = () if self.packages is None else ((self.packages, MODULES),)
         return (*packages, (PROGRAMS_HERE, PROGRAMS), *self.node.shown)
+
+    @property
+    def variables(self) -> Mapping[str, str]:
+        """That the tests run with."""
+        return {**VARIABLES, **self.recipe.variables, "PATH": self.node.search_path}
+
+    @property
+    def script_variables(self) -> Mapping[str, str]:
+        """See `ScriptEnvironment`: the script sets the others itself."""
+        return {"PATH": self.node.search_path}
+
+    @property
+    def modules(self) -> frozenset[str]:
+        """See `ScriptEnvironment`: its packages are no modules of Python."""
+        return frozenset()
+
+    @property
+    def limits(self) -> SandboxLimits:
+        """See `ScriptEnvironment`."""
+        return LIMITS
 
     def files(self) -> Mapping[str, str]:
         """See `Environment`."""
