@@ -57,6 +57,9 @@ def test_patterns_are_looked_for_in_words_and_literals(pattern: str, is_said: bo
         (Check("equal"), '[0, ["list", ["nothing to add up", 42]]]', False),
         (Check("equal"), '[0, ["list", ["nothing to add up", "something else"]]]', True),
         (Check("equal"), "[0, 4217]", True),
+        (Check("equal"), '[0, ["list", [3, 42, 1250, 43, 44]]]', True),
+        (Check("equal"), '[0, ["list", [-4, 3, 42, 1250]]]', True),
+        (Check("equal"), '[0, ["list", [-4, 3, 42]]]', False),
         (Check("contains", '"nothing to add up"'), '[0, "x: nothing to add up"]', False),
         (Check("raises", "nothing to .* up"), '[0, ["raised", "ValueError", "nothing to add up"]]', False),
         (Check("raises", "too many rows"), '[0, ["raised", "ValueError", "too many rows"]]', True),
@@ -77,9 +80,39 @@ def dealt(qualname: str) -> list[Probe]:
     return [probe for probe in found if probe.kind == "constant" and probe.is_expected]
 
 
-@pytest.mark.parametrize(("told", "is_shown"), [("`total` gives 4211", True), ("`total` gives 977", False), ("", False)])
+@pytest.mark.parametrize(
+    ("told", "is_shown"),
+    [
+        ("`total` gives 4211", True),
+        ("`total` gives 977", False),
+        ("", False),
+    ],
+)
 def test_copies_hide_nothing_if_the_true_value_of_their_place_is_told(told: str, is_shown: bool) -> None:
     assert shows_true_value(dealt("test_it"), TEST, Told(told)) is is_shown
+
+
+@pytest.mark.parametrize(
+    ("claim", "told", "is_shown"),
+    [
+        ("assert total([5]) == 6", "```python\nassert total([5]) == 6\n```", True),
+        ("assert total([5]) == 6", ">>> in a session: `total([5]) == 6`", True),
+        ("assert total([5]) == 6", "```python\nassert total([6]) == 7\n```", False),
+        ("assert total([5]) == -6", "```pycon\n>>> assert total([5]) == -6\nthat is so\n```", True),
+        ("assert total([5]) == [6, 7]", "it gives `[6, 7]`", True),
+        ("assert total([5]) == [6, 7]", "it gives `[6, 8]`, `7`", False),
+    ],
+)
+def test_a_short_true_value_is_told_by_the_code_that_it_stands_in(claim: str, told: str, is_shown: bool) -> None:
+    test = f"def test_it():\n    {claim}\n"
+    found = candidate_probes(test, file="test_a.py", qualname="test_it", rng=random.Random(0))
+    assert shows_true_value([probe for probe in found if probe.is_expected], test, Told(told)) is is_shown
+
+
+def test_an_assert_of_unittest_is_told_by_an_assert() -> None:
+    test = "class TestB:\n    def test_it(self):\n        self.assertEqual(total([1]), 6)\n"
+    found = candidate_probes(test, file="test_a.py", qualname="TestB::test_it", rng=random.Random(0))
+    assert shows_true_value([probe for probe in found if probe.is_expected], test, Told("`assert total([1]) == 6`"))
 
 
 def test_what_stands_in_the_workspace_is_told_whole() -> None:

@@ -22,6 +22,8 @@ _SHORTEST = 5
 _FEW = frozenset(json.dumps(value) for value in (None, True, False, -1, 0, 1, "", ["list", []], ["tuple", []], ["dict", []], ["set", []]))
 _BITS, _BITS_OF_SHORT, _SHORT = 8, 3, 3
 """Of what hides an answer; of a number or text so short in JSON: one digit or two, one letter."""
+_BITS_IN_ORDER = 2
+"""Of what is told, in a collection that is not: it has to be put in its place."""
 _COLLECTIONS = frozenset({"list", "tuple", "set", "dict"})
 _UNTOLD = frozenset({"other", "large"})
 _MOST_TIMES, _MOST_MORE = 2, 200
@@ -124,10 +126,15 @@ def _bits(line: str, file: BlindFile, told: Told) -> int:
         words = max(_WORDS_OF_PATTERN.findall(check.taken_out), key=len, default="")
         is_known = told.says(check.taken_out) or any(_is_said(check.taken_out, json.loads(one)) for one in literals)
         return 0 if len(words) < _SHORTEST or is_known else _BITS
-    if json.dumps(value) in literals:
+    if json.dumps(value) in literals or told.tells_whole(value):
         return 0
-    leaves = {json.dumps(leaf) for leaf in _leaves(value) if not told.tells(leaf)}
-    return sum(0 if leaf in _FEW else _BITS_OF_SHORT if len(leaf) <= _SHORT else _BITS for leaf in leaves)
+    of_told = _BITS_IN_ORDER if _word(value) in _COLLECTIONS else 0
+    leaves = {json.dumps(leaf): leaf for leaf in _leaves(value)}
+    return sum(_bits_of_leaf(text, of_told if told.tells(leaf) else _BITS) for text, leaf in leaves.items())
+
+
+def _bits_of_leaf(text: str, most: int) -> int:
+    return 0 if text in _FEW else min(most, _BITS_OF_SHORT if len(text) <= _SHORT else _BITS)
 
 
 def _leaves(value: Any) -> Iterator[Any]:
