@@ -17,6 +17,7 @@ from typing import Any
 from trunkline.tasks.swe.perturb import Probe, find_function
 from trunkline.tasks.swe.programs.observer import plain
 from trunkline.tasks.swe.sites import find_sites, last_name
+from trunkline.tasks.swe.syntax import parse, parse_expression
 
 _SHORTEST = 5
 """Letters of words that do not stand in a text by chance."""
@@ -135,13 +136,13 @@ def stands_in_workspace(function: str, sources: Mapping[str, str], visible: Mapp
 def _parsed(code: str) -> Iterator[ast.AST]:
     """The whole, else its lines, as far as they are Python; a session of the interpreter is."""
     try:
-        yield ast.parse(textwrap.dedent(code))
+        yield parse(textwrap.dedent(code))
         return
     except (SyntaxError, ValueError, RecursionError):
         lines = code.splitlines()
     for line in lines:
         try:
-            yield ast.parse(re.sub(r"^\s*(?:>>>|\.\.\.) ?", "", line).strip())
+            yield parse(re.sub(r"^\s*(?:>>>|\.\.\.) ?", "", line).strip())
         except (SyntaxError, ValueError, RecursionError):
             continue
 
@@ -149,7 +150,7 @@ def _parsed(code: str) -> Iterator[ast.AST]:
 def _evaluated(node: ast.AST) -> Any:
     """None if it is no literal."""
     try:
-        return ast.literal_eval(ast.unparse(node))
+        return ast.literal_eval(node)
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
         return None
 
@@ -157,6 +158,6 @@ def _evaluated(node: ast.AST) -> Any:
 def _values(code: str) -> Iterator[str | bytes | int | float]:
     for literal in _LITERAL.findall(code):
         try:
-            yield ast.literal_eval(literal)
+            yield ast.literal_eval(parse_expression(literal))
         except (SyntaxError, ValueError):
             continue
