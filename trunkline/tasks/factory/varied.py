@@ -13,6 +13,7 @@ import ast
 import asyncio
 import copy
 import json
+import math
 import os
 import random
 import re
@@ -62,6 +63,8 @@ async def varied_tests(draft: Draft, place: VerdictPlace, *, timeout_s: float = 
     tests = [test for trial in trials for test in trial.tests()]
     texts = {path: _with_copies(text, [trial for trial in trials if trial.path == path]) for path, text in sources.items()}
     files = blind_files(texts, tests)
+    if not files:
+        return {}
     try:
         seen = await _seen(draft, place, files, timeout_s)
     except VerifierError:
@@ -115,12 +118,10 @@ def _has_table(tree: ast.Module, function: Function) -> bool:
 
 def _copies(function: Function, rng: random.Random) -> Iterator[Function]:
     """With all inputs others, then with one; what is the same stays the same."""
-    inputs = [
-        (number, site.slot.node) for number, site in enumerate(find_sites(function)) if site.kind == "constant" and not site.is_expected
-    ]
     places: dict[tuple[type, Any], list[int]] = {}
-    for number, node in inputs:
-        if isinstance(node, ast.Constant):
+    for number, site in enumerate(find_sites(function)):
+        node = site.slot.node
+        if site.kind == "constant" and not site.is_expected and isinstance(node, ast.Constant):
             places.setdefault((type(node.value), node.value), []).append(number)
     others = {value: other for value in places if (other := _other(value[1], rng)) != value[1]}
     for chosen in (list(others), *([one] for one in list(others)[:_MOST_SINGLE] if len(others) > 1)):
@@ -135,7 +136,7 @@ def _copies(function: Function, rng: random.Random) -> Iterator[Function]:
 
 def _other(value: Any, rng: random.Random) -> Any:
     """Of the same look, and far enough from it that nobody comes from one to the other; the same where there is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if isinstance(value, bool) or not isinstance(value, int | float | str) or value in (math.inf, -math.inf):
         return value
     if isinstance(value, str):
         return "".join(rng.choice(_letters_like(letter)) for letter in value)
