@@ -15,7 +15,7 @@ import functools
 import re
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -206,17 +206,21 @@ class _Work:
     async def _told(self, draft: Draft, *, beside: Sequence[Draft] = ()) -> Draft:
         chat = self.shop.chat
         writer, judge = (ChatWriter(chat), ChatJudge(chat)) if chat else (None, None)
-        statement = await write_statement(draft, writer=writer, judge=judge, beside=beside, varying=self._varying(draft))
+        statement = await write_statement(draft, writer=writer, judge=judge, beside=beside, varying=functools.partial(self._varied, draft))
         if statement.cut:
             words = "; ".join(filter(None, (self.facts.get("cut"), *statement.cut)))
             self.facts["cut"] = words if len(words) <= _CUT_CHARACTERS else f"{words[: _CUT_CHARACTERS - 4]} ..."
         return replace(draft, instruction=statement.text, facts={**draft.facts, "told_by": statement.told_by})
 
-    def _varying(self, draft: Draft) -> Callable[[], Awaitable[dict[str, str]]] | None:
+    async def _varied(self, draft: Draft) -> dict[str, str]:
+        """Test files whose examples have other values, which the record names; JavaScript's have none."""
         if not isinstance(draft.environment, PythonBuilt):
-            return None
+            return {}
         place = VerdictPlace(self.shop.sandboxes, draft.environment.python)
-        return functools.partial(varied_tests, draft, place, timeout_s=self.shop.options.timeout_s)
+        found = await varied_tests(draft, place, timeout_s=self.shop.options.timeout_s)
+        if found:
+            self.facts["varied"] = ", ".join(sorted(found))
+        return found
 
     async def _certified(self, folder: Path, made: Made) -> Made:
         with self.meter.stage("certify"):

@@ -29,7 +29,7 @@ from trunkline.home import cache_home
 from trunkline.protocols import SealedSandboxes
 from trunkline.tasks.environments.install import PACKAGES, PROJECT, Installed, install, name_of, shown_interpreter
 from trunkline.tasks.environments.interpreters import interpreter_of
-from trunkline.tasks.environments.landing import landing
+from trunkline.tasks.environments.landing import landing, mark_used
 from trunkline.tasks.environments.lock import lock_of
 from trunkline.types import SandboxLimits
 
@@ -147,6 +147,7 @@ def _environment(home: Path) -> PythonEnvironment:
     folder = home / "environments" / digest
     if not folder.is_dir():
         _write(folder, files)
+    mark_used(folder)
     return PythonEnvironment(
         python=f"{sys.base_prefix}/bin/python{sys.version_info.major}.{sys.version_info.minor}",
         shown=((folder, PACKAGES), (Path(__file__).parent / "programs", PROGRAMS)),
